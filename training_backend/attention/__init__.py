@@ -1,0 +1,1 @@
+"""One mask specification and the back ends that obey it."""

@@ -1,0 +1,1 @@
+"""Saving, publishing, resuming and retiring checkpoints."""

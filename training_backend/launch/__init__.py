@@ -1,0 +1,1 @@
+"""Launchers: how a run spec becomes processes."""

@@ -1,0 +1,1 @@
+"""The Molmo2 architecture: vision, connector, decoder, generation."""

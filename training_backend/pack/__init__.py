@@ -1,0 +1,1 @@
+"""Arrays → packed sequences: lengths without decoding, planning by two budgets, the loader. No torch here."""
