@@ -1,0 +1,105 @@
+"""Golden order: which row a position means."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training_backend.data.fingerprint import fingerprint
+from training_backend.data.order import PERIOD, Mixture, MixtureEntry, integer_weights, permute, schedule
+
+
+def _mixture(seed: int = 7) -> Mixture:
+    weights = integer_weights([0.6, 0.3, 0.1])
+    sizes = {"captions": 1000, "points": 37, "text": 3}
+    return Mixture.build(
+        seed,
+        [
+            MixtureEntry(dataset=name, rows=rows, data_version="v1", weight=weight)
+            for (name, rows), weight in zip(sizes.items(), weights, strict=True)
+        ],
+    )
+
+
+def _digest(mixture: Mixture, start: int, count: int) -> str:
+    return fingerprint([column.tolist() for column in mixture.window(start, count)])[:16]
+
+
+def test_golden_weights() -> None:
+    assert integer_weights([0.6, 0.3, 0.1]) == [629145, 314573, 104858]
+    assert integer_weights([1.0]) == [PERIOD]
+    assert integer_weights([1 - 1e-9, 1e-9]) == [PERIOD - 1, 1], "a dataset in the mixture is seen"
+
+
+def test_golden_order() -> None:
+    mixture = _mixture()
+    assert [mixture.locate(position) for position in range(6)] == [
+        (0, 0, 9),
+        (0, 0, 215),
+        (1, 0, 15),
+        (0, 0, 718),
+        (1, 0, 30),
+        (0, 0, 457),
+    ]
+    assert _digest(mixture, 0, 10_000) == "50052f12dc747405"
+    assert _digest(mixture, PERIOD - 100, 5000) == "e9733c248185b1cf"
+    assert _digest(mixture, 10**12, 5000) == "b666034941c0f624"
+    assert _digest(_mixture(8), 0, 10_000) == "417bd47f9911b4f9"
+
+
+def test_golden_permutation_of_a_large_set() -> None:
+    assert permute(np.arange(5), 5_000_000, 123).tolist() == [648528, 284425, 1159545, 3121611, 4133945]
+
+
+def test_a_segment_changes_only_what_comes_after_it() -> None:
+    before = _mixture()
+    entries = [MixtureEntry(dataset="points", rows=40, data_version="v2", weight=PERIOD)]
+    after = before.continued(5000, entries)
+    assert _digest(after, 0, 5000) == _digest(before, 0, 5000)
+    dataset, epoch, row = after.window(4990, 60)
+    assert (dataset[10:] == before.datasets.index("points")).all()
+    assert sorted(row[10:50]) == list(range(40)), "the new segment starts a whole epoch"
+    assert (epoch[10:50] == 0).all()
+    assert _digest(after, 5000, 50) == "fd9d073abfa53e39"
+
+
+def test_saved_and_loaded_is_the_same(tmp_path) -> None:
+    _mixture().save(tmp_path)
+    loaded = Mixture.load(tmp_path)
+    assert _digest(loaded, 0, 10_000) == "50052f12dc747405"
+    assert loaded.fingerprint == _mixture().fingerprint
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=12))
+def test_counts_stay_within_one_of_the_ideal_at_every_position(weights: list[int]) -> None:
+    table = schedule(weights)
+    positions = np.arange(1, len(table) + 1)
+    for number, weight in enumerate(weights):
+        assert np.abs(np.cumsum(table == number) - weight * positions / len(table)).max() < 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
+def test_permutations_are_permutations(rows: int, key: int) -> None:
+    assert sorted(permute(np.arange(rows), rows, key)) == list(range(rows))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=30))
+def test_integer_weights_sum_to_the_period(weights: list[float]) -> None:
+    total = sum(weights)
+    shares = [weight / total for weight in weights]
+    whole = integer_weights(shares)
+    assert sum(whole) == PERIOD
+    assert min(whole) >= 1
+    assert max(abs(w - s * PERIOD) for w, s in zip(whole, shares, strict=True)) <= len(weights)
+
+
+def test_every_row_once_an_epoch() -> None:
+    mixture = _mixture()
+    dataset, epoch, row = mixture.window(0, 20_000)
+    chosen = (dataset == 1) & (epoch == 2)
+    assert sorted(row[chosen]) == list(range(37))
+    assert row[chosen].tolist() != row[(dataset == 1) & (epoch == 3)].tolist()

@@ -1,0 +1,246 @@
+"""Rows on disk: `data.jsonl` and beside it `data.idx`, columns that loaders, planners and diffs read without touching the JSON.
+
+Belongs here: the index format, writing, random access. Does not belong here: what a row is (`example.py`), which rows are good
+(`molmo2_assets.ingest`).
+
+A row's number is the rank of its id hash, so numbers are a function of content: a reordered source renumbers nothing.
+
+`data.idx` = 8 bytes magic, 8 bytes little-endian header length, a JSON header {schema, rows, data_bytes, data_sha256, version,
+files, columns: [[name, dtype, shape, offset]]}, then the columns, each aligned to 64 bytes from the file's start and sorted by
+id hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training_backend.data.example import TASKS, Example, content_version, decode_row, encode_row, hash_row
+from training_backend.data.manifest import storage_error
+
+DATA_FILE = "data.jsonl"
+INDEX_FILE = "data.idx"
+INDEX_SCHEMA = "molmo2-index/1"
+_MAGIC = b"MOLMO2IX"
+_ALIGN = 64
+_TASK_NUMBER = {name: number for number, name in enumerate(TASKS)}
+
+
+class StoreError(ValueError):
+    """A row store that cannot be read; the message names the file and the way out."""
+
+
+class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written: rows, their content version, rows of each task, bytes of `data.jsonl`."""
+
+    rows: int
+    data_version: str
+    tasks: dict[str, int]
+    data_bytes: int
+
+
+class RowWriter:
+    """Writes a store into a folder. Use as a context manager; after it `info` is set. Ids must be unique: a duplicate raises
+    StoreError when the index is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info: StoreInfo | None = None
+        self._columns: dict[str, list[Any]] = {
+            name: []
+            for name in ("id_hash", "row_hash", "text", "grounding", "media", "meta", "offset", "length", "task", "file", "row")
+        }
+        self._files: dict[str, int] = {}
+        self._digest = hashlib.sha256()
+        self._offset = 0
+
+    def __enter__(self) -> RowWriter:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._stream = (self.folder / DATA_FILE).open("wb", buffering=1 << 20)
+        except OSError as error:
+            raise storage_error(error, self.folder / DATA_FILE) from error
+        return self
+
+    def add(self, example: Example) -> None:
+        """Append one row."""
+        line = encode_row(example) + b"\n"
+        hashes = hash_row(example)
+        columns = self._columns
+        columns["id_hash"].append(hashes.id_hash)
+        columns["row_hash"].append(hashes.row_hash)
+        columns["text"].append(hashes.text)
+        columns["grounding"].append(hashes.grounding)
+        columns["media"].append(hashes.media)
+        columns["meta"].append(hashes.meta)
+        columns["offset"].append(self._offset)
+        columns["length"].append(len(line) - 1)
+        columns["task"].append(_TASK_NUMBER[example.task])
+        columns["file"].append(self._files.setdefault(example.source.file, len(self._files)))
+        columns["row"].append(example.source.row)
+        try:
+            self._stream.write(line)
+        except OSError as error:
+            raise storage_error(error, self.folder / DATA_FILE) from error
+        self._digest.update(line)
+        self._offset += len(line)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._stream.close()
+        except OSError as error:
+            raise storage_error(error, self.folder / DATA_FILE) from error
+        if kind is None:
+            self._write_index()
+
+    def _write_index(self) -> None:
+        columns = self._columns
+        rows = len(columns["id_hash"])
+        order = np.argsort(_digests(columns["id_hash"], 16).view("S16").ravel() if rows else np.empty(0), kind="stable")
+        sorted_ids = [columns["id_hash"][position] for position in order]
+        for left, right in itertools.pairwise(sorted_ids):
+            if left == right:
+                raise StoreError(f"{self.folder / DATA_FILE}: two rows have the same id; ids must be unique within a set.")
+        arrays: dict[str, NDArray[Any]] = {
+            name: _digests(columns[name], 16 if name in ("id_hash", "row_hash") else 8)[order]
+            for name in ("id_hash", "row_hash", "text", "grounding", "media", "meta")
+        }
+        dtypes = {"offset": np.uint64, "length": np.uint32, "task": np.uint8, "file": np.uint32, "row": np.uint32}
+        for name, dtype in dtypes.items():
+            arrays[name] = np.asarray(columns[name], dtype=dtype)[order]
+        version = content_version(columns["row_hash"])
+        names = sorted(self._files, key=self._files.__getitem__)
+        _write_columns(
+            self.folder / INDEX_FILE,
+            arrays,
+            {
+                "rows": rows,
+                "data_bytes": self._offset,
+                "data_sha256": self._digest.hexdigest(),
+                "version": version,
+                "files": names,
+            },
+        )
+        counts = np.bincount(arrays["task"], minlength=len(TASKS)) if rows else np.zeros(len(TASKS), dtype=int)
+        tasks = {name: int(counts[number]) for number, name in enumerate(TASKS) if counts[number]}
+        self.info = StoreInfo(rows=rows, data_version=version, tasks=tasks, data_bytes=self._offset)
+
+
+def _digests(values: list[bytes], width: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)
+
+
+def _write_columns(path: Path, arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> None:
+    table: list[tuple[str, str, list[int], int]] = []
+    cursor = 0
+    for name, array in arrays.items():
+        table.append((name, array.dtype.str, list(array.shape), cursor))
+        cursor += -(-array.nbytes // _ALIGN) * _ALIGN
+    head = msgspec.json.encode({"schema": INDEX_SCHEMA, **header, "columns": table})
+    start = -(-(16 + len(head)) // _ALIGN) * _ALIGN
+    try:
+        with path.open("wb") as stream:
+            stream.write(_MAGIC + len(head).to_bytes(8, "little") + head)
+            for (_, _, _, offset), array in zip(table, arrays.values(), strict=True):
+                stream.seek(start + offset)
+                stream.write(array.tobytes())
+            stream.truncate(start + cursor)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+class RowStore:
+    """Random access to a written store by row number. Memory-mapped; cheap to open, safe to open in every worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._columns, self.header = _read_columns(self.folder / INDEX_FILE)
+        data = self.folder / DATA_FILE
+        size = data.stat().st_size if data.is_file() else -1
+        if size != self.header["data_bytes"]:
+            raise StoreError(
+                f"{data} has {size} bytes, its index was written for {self.header['data_bytes']}: materialise the asset again."
+            )
+        self._map: mmap.mmap | None = None
+        if size:
+            with data.open("rb") as stream:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return int(self.header["rows"])
+
+    @property
+    def version(self) -> str:
+        """Content version of the rows."""
+        return str(self.header["version"])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One index column by row number: id_hash, row_hash [n,16]; text, grounding, media, meta [n,8] (uint8); offset, length,
+        task (into TASKS), file (into `files`), row."""
+        return self._columns[name]
+
+    @property
+    def files(self) -> list[str]:
+        """Source files that the `file` column refers to."""
+        return list(self.header["files"])
+
+    def line(self, number: int) -> bytes:
+        """The JSON of row `number`. Raises IndexError outside [0, len)."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {self.folder}: it has {len(self)} rows")
+        assert self._map is not None
+        start = int(self._columns["offset"][number])
+        return self._map[start : start + int(self._columns["length"][number])]
+
+    def example(self, number: int) -> Example:
+        """Row `number`, decoded."""
+        return decode_row(self.line(number))
+
+    def find(self, example_id: str) -> int | None:
+        """Number of the row with this id, or None."""
+        from training_backend.data.example import id_hash
+
+        wanted = np.frombuffer(id_hash(example_id), dtype=np.uint8)
+        hits = np.flatnonzero((self._columns["id_hash"] == wanted).all(axis=1))
+        return int(hits[0]) if len(hits) else None
+
+    def __iter__(self) -> Iterator[Example]:
+        for number in range(len(self)):
+            yield self.example(number)
+
+
+def _read_columns(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    try:
+        raw = np.memmap(path, dtype=np.uint8, mode="r")
+    except (FileNotFoundError, ValueError):
+        raise StoreError(f"{path} is missing or empty: materialise the asset again.") from None
+    if raw[:8].tobytes() != _MAGIC:
+        raise StoreError(f"{path} is not a row index.")
+    length = int.from_bytes(raw[8:16].tobytes(), "little")
+    try:
+        header = msgspec.json.decode(raw[16 : 16 + length].tobytes())
+    except msgspec.DecodeError:
+        raise StoreError(f"{path} is torn: materialise the asset again.") from None
+    if header["schema"] != INDEX_SCHEMA:
+        raise StoreError(f"{path} has schema {header['schema']}, this version reads {INDEX_SCHEMA}.")
+    start = -(-(16 + length) // _ALIGN) * _ALIGN
+    columns = {}
+    end = start
+    for name, dtype, shape, offset in header["columns"]:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        end = start + offset + -(-size // _ALIGN) * _ALIGN
+        if end > len(raw):
+            raise StoreError(f"{path} is truncated in column {name}: materialise the asset again.")
+        columns[name] = raw[start + offset : start + offset + size].view(dtype).reshape(shape)
+    if end != len(raw):
+        raise StoreError(f"{path} has {len(raw)} bytes instead of {end}: materialise the asset again.")
+    return columns, header
