@@ -64,7 +64,11 @@ class RopeScaling(Config, frozen=True, kw_only=True):
 
 
 class DecoderConfig(Config, frozen=True, kw_only=True):
-    """Decoder-only transformer. `vocab_size` counts the base table's rows; `extra_tokens` rows come after it."""
+    """Decoder-only transformer. `vocab_size` counts the base table's rows; `extra_tokens` rows come after it.
+
+    `predict_extra`: the head has rows for the extra tokens too, which a recipe needs whose answers hold special tokens; released
+    models only read them.
+    """
 
     width: int
     layers: int
@@ -82,6 +86,7 @@ class DecoderConfig(Config, frozen=True, kw_only=True):
     norm_order: NormOrder = "pre"
     norm_eps: float = 1e-6
     tied: bool = False
+    predict_extra: bool = True
 
 
 class InitConfig(Config, frozen=True, kw_only=True):

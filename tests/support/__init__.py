@@ -1,0 +1,1 @@
+"""Shared parts of tests: builders of small inputs, servers, process helpers."""

@@ -1,0 +1,154 @@
+"""The whole model: crops and tokens in, hidden states out.
+
+Belongs here: how vision, connector and decoder meet, initialisation, parameter groups, the tensors of a micro-batch. Does not
+belong here: the loss (`train/loss.py`), generation (`generate.py`), files (`weights.py`).
+
+Visual tokens are *added* to the embeddings of the patch tokens that stand in their places; nothing is replaced. There is no host
+sync, boolean indexing or data-dependent shape in the forward, and the vision path runs in every micro-batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from training_backend.attention.mask import MaskSpec
+from training_backend.attention.reference import CHUNK, attend, chunk_masks
+from training_backend.config import ModelConfig
+from training_backend.model.connector import Connector
+from training_backend.model.decoder import Decoder
+from training_backend.model.vision import VisionTransformer
+from training_backend.pack.batch import Batch
+
+PARTS = ("vision", "connector", "decoder")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorBatch:
+    """The arrays of `pack.batch.Batch` as tensors on one device; see there for shapes and meaning."""
+
+    tokens: Tensor
+    position: Tensor
+    branch: Tensor
+    image: Tensor
+    example: Tensor
+    crops: Tensor
+    pool: Tensor
+    slot: Tensor
+    slot_weight: Tensor
+    loss_index: Tensor
+    loss_target: Tensor
+    loss_weight: Tensor
+    loss_task: Tensor
+    response: Tensor
+
+    @classmethod
+    def from_numpy(cls, batch: Batch, device: torch.device | str = "cpu") -> TensorBatch:
+        """Copy a batch to `device`."""
+        return cls(**{field.name: torch.from_numpy(getattr(batch, field.name)).to(device) for field in fields(cls)})
+
+
+class ResidualDropout:
+    """Dropout of residual branches: `residual` on every position plus `response` on positions of assistant turns.
+
+    Its numbers come from a generator of its own seed, so that a resumed step drops what the first attempt dropped.
+    """
+
+    def __init__(self, residual: float, response: float, response_BS: Tensor, seed: int) -> None:
+        self.rate = residual + response * response_BS[..., None] if response else None
+        self.residual = residual
+        self.generator = torch.Generator(device=response_BS.device).manual_seed(seed)
+
+    def __call__(self, x_BSD: Tensor) -> Tensor:
+        rate = self.rate if self.rate is not None else self.residual
+        noise = torch.rand(x_BSD.shape, generator=self.generator, device=x_BSD.device)
+        return x_BSD * ((noise >= rate) / (1 - rate)).to(x_BSD.dtype)
+
+
+def _keep(x: Tensor) -> Tensor:
+    return x
+
+
+class Molmo2(nn.Module):
+    """A Molmo2-class model of any size. Parameters are uninitialised until `init_weights` or `weights.load_model`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = VisionTransformer(config.vision)
+        features = config.vision.width * len(config.vision.feature_layers)
+        self.connector = Connector(config.connector, features, config.decoder.width)
+        self.decoder = Decoder(config.decoder)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Initialise every parameter from one seed, in a fixed order of names."""
+        generator = torch.Generator(device=next(self.parameters()).device).manual_seed(seed)
+        init = self.config.init
+        for name, parameter in sorted(self.named_parameters()):
+            if name.endswith(".bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1.0)
+            elif name == "vision.position":
+                parameter.normal_(0.0, init.position_std, generator=generator)
+            elif init.scheme == "fan_in" and not name.startswith("decoder."):
+                parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
+            else:
+                parameter.normal_(0.0, init.std, generator=generator)
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Named parameters of each optimiser part. The extra embedding rows train with the connector, as in the release."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        for name, parameter in self.named_parameters():
+            part = "connector" if name == "decoder.extra_embedding" else name.split(".")[0]
+            groups[part].append((name, parameter))
+        return groups
+
+    def embed(self, tokens: Tensor, crops: Tensor, pool: Tensor, slot: Tensor, slot_weight: Tensor) -> Tensor:
+        """Token embeddings with visual tokens added: [B, S, D]."""
+        x_BSD = self.decoder.embed(tokens)
+        visual_VD = self.connector(self.vision(crops), pool) * slot_weight[:, None]
+        flat = x_BSD.reshape(-1, x_BSD.shape[-1])
+        return flat.index_add(0, slot, visual_VD.to(flat.dtype)).view(x_BSD.shape)
+
+    def mask(self, batch: TensorBatch, window: int | None = None) -> MaskSpec:
+        """The mask of a micro-batch."""
+        return MaskSpec(batch.example, batch.branch, batch.image, batch.position, self.config.image_attention, window)
+
+    def forward(self, batch: TensorBatch, residual: float = 0.0, response: float = 0.0, seed: int = 0) -> Tensor:
+        """Hidden states [B, S, D] after the final norm. `residual` and `response` are dropout rates, `seed` keys their noise."""
+        x_BSD = self.embed(batch.tokens, batch.crops, batch.pool, batch.slot, batch.slot_weight)
+        config = self.config.decoder
+        full = self.mask(batch)
+        near = self.mask(batch, config.sliding_window) if config.sliding_window else full
+        one_chunk = batch.tokens.shape[1] <= CHUNK
+        masks = {True: chunk_masks(full) if one_chunk else None}
+        masks[False] = masks[True] if near is full else (chunk_masks(near) if one_chunk else None)
+
+        def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            whole = is_full_layer(self.config, layer)
+            return attend(query, key, value, full if whole else near, masks[whole])
+
+        drop = ResidualDropout(residual, response, batch.response, seed) if residual or response else _keep
+        return self.decoder(x_BSD, batch.position, attention, drop)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """Output rows [vocab (+ extra), D]."""
+        return self.decoder.head_weight
+
+
+def is_full_layer(config: ModelConfig, layer: int) -> bool:
+    """Whether a decoder layer looks back without a window: every layer, or every n-th where the model slides."""
+    return config.decoder.sliding_window is None or (layer + 1) % config.decoder.full_attention_every == 0
+
+
+def parameter_counts(config: ModelConfig) -> dict[str, int]:
+    """Parameters of each part, without allocating them."""
+    with torch.device("meta"):
+        model = Molmo2(config)
+    return {part: sum(parameter.numel() for _, parameter in group) for part, group in model.parts().items()}
