@@ -62,9 +62,7 @@ class MaskSpec:
         return (image_q >= 0) & (image_q == image_k)
 
 
-def allowed(
-    query: tuple[int, int, int, int], key: tuple[int, int, int, int], mode: ImageAttention
-) -> bool:
+def allowed(query: tuple[int, int, int, int], key: tuple[int, int, int, int], mode: ImageAttention) -> bool:
     """The predicate for one pair, each (example, branch, image, position): what every back end is tested against."""
     example_q, branch_q, image_q, position_q = query
     example_k, branch_k, image_k, position_k = key

@@ -150,7 +150,7 @@ def replace_file(path: Path, data: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise storage_error(error, path) from error
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -164,7 +164,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     return StorageError(error.errno or 0, f"cannot write {path}: {why}; {way_out}.")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -172,7 +172,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
@@ -235,7 +235,7 @@ class AssetStore:
         Where another builder published the same recipe meanwhile, both stay: this one becomes the next attempt.
         """
         try:
-            _sync_tree(staged)
+            sync_tree(staged)
         except OSError as error:
             raise storage_error(error, staged) from error
         write_manifest(staged, manifest)
@@ -253,7 +253,7 @@ class AssetStore:
                     shutil.rmtree(final)
                 else:
                     attempt += 1
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
         self.set_current(key, final)
         return final
 

@@ -309,7 +309,9 @@ class _PyAv:
         seen = np.array(sorted(found))
         nearest = seen[np.clip(np.searchsorted(seen, wanted + _EPSILON, side="right") - 1, 0, len(seen) - 1)]
         if float(np.abs(nearest - wanted).max()) > 0.5:
-            raise MediaFault("truncated", f"{self.path.name}: the frame at {float(wanted[-1] - self._start):.2f} s cannot be decoded")
+            raise MediaFault(
+                "truncated", f"{self.path.name}: the frame at {float(wanted[-1] - self._start):.2f} s cannot be decoded"
+            )
         return np.stack([found[stamp] for stamp in nearest.tolist()]), nearest - self._start
 
     def _pass(self, container: Any, stream: Any, wanted: list[float]) -> Any:

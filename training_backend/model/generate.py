@@ -111,5 +111,3 @@ def _choose(logits_BV: Tensor, config: GenerateConfig, generator: torch.Generato
     ordered = ordered * (ordered.cumsum(dim=-1) - ordered < config.top_p)
     choice = torch.multinomial(ordered, 1, generator=generator)
     return order.gather(-1, choice)[:, 0]
-
-

@@ -38,7 +38,9 @@ def _slow(model: Molmo2, item: dict[str, np.ndarray], count: int) -> list[int]:
     return out
 
 
-@pytest.mark.parametrize("variant", [{}, {"norm_order": "post", "qk_norm": "full"}, {"sliding_window": 3, "full_attention_every": 2}])
+@pytest.mark.parametrize(
+    "variant", [{}, {"norm_order": "post", "qk_norm": "full"}, {"sliding_window": 3, "full_attention_every": 2}]
+)
 def test_greedy_equals_recomputing(variant: dict[str, object]) -> None:
     rng = np.random.default_rng(5)
     model = Molmo2(small_config(**variant))

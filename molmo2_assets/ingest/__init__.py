@@ -1,0 +1,1 @@
+"""Published rows become examples: adapters, contracts, quarantine."""

@@ -1,0 +1,86 @@
+"""Layouts of small sets that somebody keeps in a folder: annotated photographs, labelled clips, a narrated video.
+
+The layouts are simple on purpose, so that own data can join without a conversion script:
+
+* `annotated_images`: JSONL {path, caption?, qa?: [{question, answer}], counts?: [{label, count, all_pointed}], points?: [{label, x, y}]},
+  coordinates as fractions.
+* `labelled_clips`: JSONL {path, label}; the question is the entry's parameter `question`.
+* `narrated_videos`: JSONL {path, narration: [{start, end, text}], caption?, qa?}; the narration becomes subtitles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from molmo2_assets.ingest.adapters.base import Adapter, Context, Piece, Reference, ask, image_points, need, words
+from molmo2_assets.ingest.reasons import RowFault
+from molmo2_assets.ingest.rows import RawRow
+from training_backend.data.example import Branch, Count, Media, Subtitle
+
+FRACTION = (1.0, 1.0)
+
+
+def _image(row: RawRow, context: Context) -> list[Reference]:
+    return [Reference(words(row.data, "path"), "image")]
+
+
+def _video(row: RawRow, context: Context) -> list[Reference]:
+    return [Reference(words(row.data, "path"), "video")]
+
+
+def _questions(data: dict[str, Any], style: str) -> list[Branch]:
+    return [ask(words(pair, "question"), style, words(pair, "question"), words(pair, "answer")) for pair in data.get("qa") or []]
+
+
+def _annotated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
+    data, picture = row.data, media[0]
+    if "width" in data and (data["width"], data["height"]) != (picture.width, picture.height):
+        raise RowFault("size_mismatch", "width", f"stated {data['width']}×{data['height']}, shown {picture.width}×{picture.height}")
+    branches = [ask("caption", "long_caption", None, words(data, "caption"))] if data.get("caption") else []
+    branches += _questions(data, "user_qa")
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for point in data.get("points") or []:
+        pairs.setdefault(words(point, "label"), []).append((float(point["x"]), float(point["y"])))
+    counts = {words(item, "label"): item for item in data.get("counts") or []}
+    for label, item in counts.items():
+        count = Count(label=label, count=need(item, "count", int))
+        if not item.get("all_pointed"):
+            branches.append(ask(f"{label}/count", "count", None, count))
+            continue
+        points = image_points(label, pairs.get(label, []), FRACTION)
+        if len(points.points) != count.count:
+            raise RowFault("count_mismatch", "counts", f"{label}: count {count.count}, {len(points.points)} points")
+        branches.append(ask(f"{label}/point_count", "point_count", None, points, count))
+    for label in pairs:
+        if label not in counts:
+            branches.append(ask(f"{label}/point", "pointing", None, image_points(label, pairs[label], FRACTION)))
+    return Piece(picture.uri, tuple(media), tuple(branches))
+
+
+def _labelled(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
+    question = str(context.params.get("question", "What is shown?"))
+    return Piece(media[0].uri, tuple(media), (ask("label", context.style, question, words(row.data, "label")),))
+
+
+def _narrated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
+    seconds = media[0].seconds or 0.0
+    lines = []
+    for line in need(row.data, "narration", list):
+        start, end = float(need(line, "start", (int, float))), float(need(line, "end", (int, float)))
+        if not 0 <= start < end or start > seconds:
+            raise RowFault("time_outside", "narration", f"from {start} to {end} of {seconds} s")
+        lines.append(Subtitle(start=start, end=end, text=words(line, "text")))
+    video = msgspec.structs.replace(media[0], subtitles=tuple(lines))
+    branches = [ask("caption", "video_long_caption", None, words(row.data, "caption"))] if row.data.get("caption") else []
+    branches += _questions(row.data, context.style)
+    return Piece(video.uri, (video,), tuple(branches))
+
+
+ADAPTERS = (
+    Adapter("annotated_images", ("path",), _image, _annotated),
+    Adapter("labelled_clips", ("path", "label"), _video, _labelled),
+    Adapter("narrated_videos", ("path", "narration"), _video, _narrated),
+)

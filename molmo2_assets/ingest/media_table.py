@@ -1,0 +1,58 @@
+"""The media table of a set: one line for each uri, what it is and whether it can be used.
+
+Belongs here: the record and its file. Does not belong here: collecting (`sources/media.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from training_backend.data.example import Media
+
+MEDIA_FILE = "media.jsonl"
+
+
+class MediaRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One medium. Facts are None where `state` is not ok; `reason` is then a FaultReason of `training_backend.data.media`."""
+
+    uri: str
+    kind: Literal["image", "video"]
+    state: Literal["ok", "missing", "broken"]
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    duration: float | None = None
+    fps: float | None = None
+    n_frames: int | None = None
+    codec: str | None = None
+    bytes: int | None = None
+    reason: str | None = None
+    detail: str = ""
+
+    def media(self, identifier: str) -> Media:
+        """The record as an example's medium. Only for state ok."""
+        assert self.state == "ok"
+        assert self.sha256 is not None
+        assert self.width is not None
+        assert self.height is not None
+        return Media(
+            id=identifier, kind=self.kind, uri=self.uri, sha256=self.sha256, width=self.width, height=self.height,
+            duration=self.duration, fps=self.fps, n_frames=self.n_frames,
+        )  # fmt: skip
+
+
+def write_media(folder: Path, records: Sequence[MediaRecord]) -> None:
+    """Write `media.jsonl`, sorted by uri."""
+    ordered = sorted(records, key=lambda record: record.uri)
+    (folder / MEDIA_FILE).write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in ordered))
+
+
+def read_media(folder: Path) -> dict[str, MediaRecord]:
+    """Records of a media asset's folder by uri."""
+    with (folder / MEDIA_FILE).open("rb") as stream:
+        records = (msgspec.json.decode(line, type=MediaRecord) for line in stream)
+        return {record.uri: record for record in records}

@@ -1,0 +1,57 @@
+"""One entry for every kind of source: what decides its bytes, and fetching them.
+
+Belongs here: the choice by `source.kind`. Does not belong here: how any kind works (its own module), what becomes of the files
+(`molmo2_assets.ingest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from molmo2_assets.sources.outcome import FetchResult, SourceError, SourceUnavailable
+
+if TYPE_CHECKING:
+    from molmo2_assets.profile import DatasetSpec
+
+
+def source_identity(spec: DatasetSpec) -> dict[str, Any]:
+    """What decides the bytes of a set, as plain values: part of the recipe of its raw asset. Loads no client and no decoder."""
+    from molmo2_assets.sources import generated, hub, manual, package
+
+    kind = spec.source.kind
+    if kind == "generated":
+        return {"kind": kind, **generated.identity(spec.source.generator, spec.source.params)}
+    if kind == "hub":
+        return {"kind": kind, **hub.identity(spec)}
+    if kind == "manual":
+        return {"kind": kind, **manual.identity(spec)}
+    if kind == "package":
+        return {"kind": kind, **package.identity()}
+    return {"kind": kind, "files": list(spec.source.files)}
+
+
+def fetch(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> FetchResult:
+    """Write the files of a set into `dest`, a staging folder: annotations in their published form, and `media/` where it has media.
+
+    Raises SourceUnavailable where a person has to unlock or provide something first, SourceError where the entry is wrong.
+    """
+    from molmo2_assets.sources import generated, hub, manual, package
+
+    dest.mkdir(parents=True, exist_ok=True)
+    kind = spec.source.kind
+    if kind == "generated":
+        return generated.generate(spec.source.generator, spec.source.params, dest, log)
+    if kind == "hub":
+        return hub.fetch_hub(spec, dest, log)
+    if kind == "manual":
+        return manual.fetch_manual(spec, dest, log)
+    if kind == "package":
+        return package.fetch_package(dest, log)
+    if kind == "url":
+        raise SourceUnavailable(
+            f"{spec.name} is published at plain URLs, which are not fetched here yet.",
+            spec.source.instructions or f"Download it from {spec.url} and describe it as a source of kind manual.",
+        )
+    raise SourceError(f"{spec.name} has a source of kind {kind!r}; kinds are generated, hub, manual, package and url.")
