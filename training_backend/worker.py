@@ -120,7 +120,7 @@ def _dispatch(spec: RunSpec, run_dir: Path, out: Path, events: EventWriter, stop
         from training_backend.train.loop import read_plan, train
 
         plan = read_plan(spec)
-        return train(plan, run_dir, out, open_batches(spec), events, stop, log)
+        return train(plan, run_dir, out, open_batches(spec, run_dir), events, stop, log)
     raise ValueError(f"run kind {spec.kind!r} is not built yet; available: tokenizer, plan, train, predict")
 
 

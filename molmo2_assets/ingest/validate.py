@@ -26,8 +26,6 @@ from training_backend.data.store import RowWriter
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
 
-CODE_VERSION = 1
-"""Bumped by hand when validation of unchanged rows by an unchanged adapter gives other examples."""
 SAMPLES_FILE = "samples.json"
 _SAMPLES = 12
 _LOG_SECONDS = 30.0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.sources.outcome import FetchResult, SourceError, SourceUnavailable
+from molmo2_assets.sources.outcome import FetchResult, SourceError, SourceUnavailable, how_to_get
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
@@ -52,6 +52,6 @@ def fetch(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> FetchRes
     if kind == "url":
         raise SourceUnavailable(
             f"{spec.name} is published at plain URLs, which are not fetched here yet.",
-            spec.source.instructions or f"Download it from {spec.url} and describe it as a source of kind manual.",
+            f"{how_to_get(spec)} Put it in place and describe it as a source of kind manual.",
         )
     raise SourceError(f"{spec.name} has a source of kind {kind!r}; kinds are generated, hub, manual, package and url.")

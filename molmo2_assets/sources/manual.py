@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.sources.outcome import FetchResult, SourceUnavailable
+from molmo2_assets.sources.outcome import FetchResult, SourceUnavailable, how_to_get
 from training_backend.data.fingerprint import file_sha256, fingerprint, short
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ ROOT_VARIABLE = "MOLMO2_MANUAL"
 def folder_of(spec: DatasetSpec) -> Path:
     """The folder that should hold the set. Raises SourceUnavailable where it is not there or cannot be named."""
     given = spec.source.path
-    instructions = spec.source.instructions or f"See {spec.url} for how to get the data."
+    instructions = how_to_get(spec)
     if not given:
         raise SourceUnavailable(f"{spec.name} must be put in place by hand and its entry names no source.path.", instructions)
     path = Path(given).expanduser()
@@ -82,7 +82,7 @@ def fetch_manual(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> F
         wanted = ", ".join(spec.source.files) or "any file"
         raise SourceUnavailable(
             f"{spec.name}: the folder {folder} holds nothing that matches {wanted}.",
-            spec.source.instructions or f"See {spec.url} for how to get the data.",
+            how_to_get(spec),
         )
     checksums: dict[str, str] = {}
     total = 0

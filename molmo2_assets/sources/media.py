@@ -24,7 +24,6 @@ from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, Medi
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
 
-CODE_VERSION = 1
 _LOG_SECONDS = 30.0
 
 

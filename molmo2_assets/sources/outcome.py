@@ -1,12 +1,16 @@
 """What fetching a source gives, and the two ways it can fail.
 
-Belongs here: the result and the errors that every kind of source shares. Does not belong here: any way to get bytes.
+Belongs here: the result, the errors and the words of help that every kind of source shares. Does not belong here: any way to get
+bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molmo2_assets.profile import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,10 @@ class SourceUnavailable(SourceError):
         super().__init__(f"{reason} {instructions}".strip())
         self.reason = reason
         self.instructions = instructions
+
+
+def how_to_get(spec: DatasetSpec) -> str:
+    """What a person should do to get a set: the entry's own words, else its page."""
+    if spec.source.instructions:
+        return spec.source.instructions
+    return f"See {spec.url} for how to get the data." if spec.url else "Its catalogue entry should say how to get the data."

@@ -80,7 +80,8 @@ def hash_of(name: str) -> int:
 
 def branch(*turns: tuple[str, Sequence[Part]], name: str = "0", style: str = "user_qa", weight: float = 1.0) -> Branch:
     """A branch from (role, parts) pairs."""
-    return Branch(id=name, style=style, turns=tuple(Turn(role=role, parts=tuple(parts)) for role, parts in turns), weight=weight)  # type: ignore[arg-type]
+    made = tuple(Turn(role=role, parts=tuple(parts)) for role, parts in turns)  # type: ignore[arg-type]
+    return Branch(id=name, style=style, turns=made, weight=weight)
 
 
 def asked(question: str, answer: str, name: str = "0", style: str = "user_qa") -> Branch:
@@ -109,7 +110,10 @@ def tracking(name: str = "t", seconds: float = 3.0, fps: float = 2.0) -> Example
     """Two tracks through a clip, the second one hidden for a moment."""
     steps = int(seconds * fps) + 1
     tracks = tuple(
-        Track(id=n, samples=tuple(TrackSample(t=s / fps, x=0.1 + 0.2 * n, y=s / steps, occluded=n == 1 and s == 1) for s in range(steps)))
+        Track(
+            id=n,
+            samples=tuple(TrackSample(t=s / fps, x=0.1 + 0.2 * n, y=s / steps, occluded=n == 1 and s == 1) for s in range(steps)),
+        )
         for n in range(2)
     )
     answer = Tracks(query="the green stars", tracks=tracks, fps=fps)
@@ -138,10 +142,14 @@ def many(count: int, seed: int = 0) -> list[Example]:
         elif kind == 4:
             media = [picture(f"{name}/{n}", 100, 60) for n in range(int(rng.integers(2, 4)))]
             points = Points(label="stars", points=tuple(Point(x=0.5, y=0.1, id=n, image=n) for n in range(len(media))))
-            made.append(row("multi_image_pointing", media, branch(("assistant", [points]), style="multi_image_pointing"), name=name))
+            made.append(
+                row("multi_image_pointing", media, branch(("assistant", [points]), style="multi_image_pointing"), name=name)
+            )
         elif kind == 5:
             timed = TimedPoints(label="the star", points=(TimedPoint(t=1.5, x=0.25, y=0.75, id=0),))
-            made.append(row("video_pointing", [clip(4.0, start=1.0)], branch(("assistant", [timed]), style="video_point"), name=name))
+            made.append(
+                row("video_pointing", [clip(4.0, start=1.0)], branch(("assistant", [timed]), style="video_point"), name=name)
+            )
         else:
             turns = branch(
                 ("system", [Text(text="Be brief.")]),

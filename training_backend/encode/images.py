@@ -169,13 +169,21 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
         return pixels
     low, high, share = _taps(pixels.shape[-3], height)
     left, right, part = _taps(pixels.shape[-2], width)
-    rows = np.unique(np.concatenate([low, high]))
+    lead = pixels.shape[:-3]
+    flat = pixels.reshape(*lead, pixels.shape[-3], -1)
     # Columns first, on the rows that are needed alone: large pictures shrink, and most of their rows are never read.
-    needed = pixels[..., rows, :, :]
-    across = needed[..., left, :] * (1 - part)[:, None] + needed[..., right, :] * part[:, None]
-    first, second = np.searchsorted(rows, low), np.searchsorted(rows, high)
-    mixed = across[..., first, :, :] * (1 - share)[:, None, None] + across[..., second, :, :] * share[:, None, None]
-    return np.rint(mixed, out=mixed).astype(np.uint8)
+    rows = np.unique(np.concatenate([low, high]))
+    if len(rows) < flat.shape[-2]:
+        flat = flat.take(rows, axis=-2)
+        low, high = np.searchsorted(rows, low), np.searchsorted(rows, high)
+    colours, part = np.arange(3), np.repeat(part, 3)
+    across = flat.take((left[:, None] * 3 + colours).ravel(), axis=-1) * (1 - part)
+    across += flat.take((right[:, None] * 3 + colours).ravel(), axis=-1) * part
+    mixed = across.take(low, axis=-2)
+    mixed *= (1 - share)[:, None]
+    mixed += across.take(high, axis=-2) * share[:, None]
+    resized: NDArray[np.uint8] = np.rint(mixed, out=mixed).astype(np.uint8).reshape(*lead, height, width, 3)
+    return resized
 
 
 @lru_cache(maxsize=1 << 10)

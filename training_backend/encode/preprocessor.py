@@ -92,7 +92,8 @@ class Plan:
     @property
     def loss_mass(self) -> float:
         """Sum of the loss weights of all predictions."""
-        return sum(weight * (np.count_nonzero(item.learned) + 1) for weight, item in zip(self.weights, self.branches, strict=True))
+        pairs = zip(self.weights, self.branches, strict=True)
+        return float(sum(weight * (np.count_nonzero(item.learned) + 1) for weight, item in pairs))
 
 
 class Preprocessor:
@@ -224,6 +225,9 @@ class Preprocessor:
         stills = [item for item in example.media if item.kind == "image"]
         if not example.media:
             return Plan(self._start)
+        shortest = min(map(len, text(None)))
+        if shortest >= self.max_tokens and _track_rate(example) is None:
+            return self._nothing("no_branch_fits", f"its shortest branch has {shortest} tokens")
         if len(stills) == len(example.media):
             if len(stills) > self.config.max_images:
                 return self._nothing("too_many_images", f"it has {len(stills)} images, the recipe shows {self.config.max_images}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "point": (
         "Point to {label}.",
-        "Where is {label}?",
+        "Locate {label}.",
         "Mark every place where you see {label}.",
         "Find {label} and point to it.",
         "Show me {label} with points.",
@@ -19,8 +19,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "point_count": (
         "Point to {label} and count.",
         "Count {label} by pointing.",
-        "How many of {label} are there? Point to each.",
-        "Mark each of {label}, then give the total.",
+        "How many {label} are there? Point to each.",
+        "Mark {label}, then give the total.",
     ),
     "count": (
         "How many {label} are there?",
@@ -37,18 +37,18 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "video_point_count": (
         "Point to {label} in the video and count.",
         "Count {label} in the video by pointing.",
-        "How many of {label} does the video show? Point to each.",
+        "How many {label} does the video show? Point to each.",
     ),
     "track": (
         "Track {label} at {fps} FPS.",
         "Follow {label} through the video at {fps} FPS.",
-        "Where is {label} over time? Answer at {fps} frames per second.",
+        "Locate {label} over time, at {fps} frames per second.",
         "Give the position of {label} at {fps} FPS.",
     ),
     "ground": (
         "Point to the first and last appearance of {label}.",
-        "Where does {label} first and last appear?",
-        "Mark {label} at its first and its last moment in the video.",
+        "Locate {label} when first and when last seen.",
+        "Mark the first and the last sight of {label} in the video.",
     ),
     "single_point": (
         "Track {points} at {fps} FPS.",

@@ -33,7 +33,7 @@ TOKENIZER_FILE = "tokenizer.json"
 SPECIALS_FILE = "specials.json"
 CODE_VERSION = "1"
 TEXT_ROWS = 4000
-"""Rows of each set that a tokenizer is trained on by default; row numbers are random, so the first ones are a fair sample."""
+"""Rows of each set that a tokenizer is trained on; row numbers are ranks of hashes, so the first ones are a fair sample."""
 BASE_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 EXTRA_TOKENS = (
     "<im_start>",
@@ -203,19 +203,18 @@ def _write_specials(folder: Path, specials: Specials) -> None:
 def build_tokenizer(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dict[str, Any]:
     """The run kind `tokenizer`: train on the rows of inputs `validated/<name>`, or fetch a published one, into `out`.
 
-    `identity["config"]` is a TokenizerConfig; `identity["texts"]["rows"]` rows of each set are read at most, TEXT_ROWS by default.
+    `identity["config"]` is a TokenizerConfig. At most TEXT_ROWS rows of each set are read.
     Returns {"counts", "facts"}.
     """
     config = msgspec.convert(spec.identity["config"], TokenizerConfig)
     if config.kind == "pretrained":
         install_tokenizer(_fetch(config, out), config.vocab_size, out)
         return {"counts": {"vocab_size": config.vocab_size}, "facts": {"repo": config.repo, "revision": config.revision}}
-    rows = int((spec.identity.get("texts") or {}).get("rows", TEXT_ROWS))
     folders = {name.removeprefix("validated/"): path for name, path in spec.inputs.items() if name.startswith("validated/")}
     if not folders:
         raise TokenizerError("a tokenizer is trained on validated sets, and the run names none: add inputs validated/<name>.")
     stores = [RowStore(Path(folders[name])) for name in sorted(folders)]
-    read = [min(rows, len(store)) for store in stores]
+    read = [min(TEXT_ROWS, len(store)) for store in stores]
     log(f"training a tokenizer of {config.vocab_size} tokens on {sum(read)} rows of {len(stores)} sets")
     train_tokenizer(
         (

@@ -11,6 +11,8 @@ left out),
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,7 @@ class Lengths:
                 table = cls(**{name: file[name] for name in cls.__slots__})
         except FileNotFoundError:
             raise LengthError(f"{path} is missing: materialise the sequences again.") from None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise LengthError(f"{path} cannot be read ({error}): materialise the sequences again.") from None
         if any(getattr(table, name).shape != (rows, VARIANTS) for name in cls.__slots__):
             raise LengthError(f"{path} is for {len(table)} rows, the set has {rows}: materialise the sequences again.")

@@ -156,7 +156,7 @@ def knapsack(
     table = np.zeros((slots + 1, crops + 1), dtype=np.int64)
     taken = np.zeros((len(heavy), slots + 1, crops + 1), dtype=bool)
     for number, (t, v) in enumerate(zip(heavy.tolist(), np.asarray(visual).tolist(), strict=True)):
-        if t > slots:
+        if t > slots or v > crops:
             continue
         offered = table[: slots + 1 - t, : crops + 1 - v] + value[number]
         better = offered > table[t:, v:]

@@ -217,8 +217,8 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
     for turn, place in enumerate(places):
         example = loader.stores[place.dataset].example(place.row)
         plan = loader.preprocessor.plan(example, Draws(example.id, variant_of(place.key)))
-        by_task[example.task] += plan.loss_mass
-        by_dataset[place.dataset] += plan.loss_mass
+        by_task[example.task] += float(plan.loss_mass)
+        by_dataset[place.dataset] += float(plan.loss_mass)
         seen[place.dataset] += 1
         totals["truncated_branches"] += plan.truncated_branches
         totals["dropped_frames"] += plan.dropped_frames
@@ -230,10 +230,10 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
         "positions": len(places),
         "packs": len(packs),
         "examples_per_pack": round(len(places) / len(packs), 3),
-        "fill": round(binding_fill(used_tokens, used_visual, len(packs), config.max_tokens, config.max_visual), 6),
-        "bound": round(binding_fill(used_tokens, used_visual, fewest, config.max_tokens, config.max_visual), 6),
-        "token_fill": round(used_tokens / len(packs) / config.max_tokens, 6),
-        "visual_fill": round(used_visual / len(packs) / config.max_visual, 6),
+        "fill": round(float(binding_fill(used_tokens, used_visual, len(packs), config.max_tokens, config.max_visual)), 6),
+        "bound": round(float(binding_fill(used_tokens, used_visual, fewest, config.max_tokens, config.max_visual)), 6),
+        "token_fill": round(float(used_tokens) / len(packs) / config.max_tokens, 6),
+        "visual_fill": round(float(used_visual) / len(packs) / config.max_visual, 6),
         "longest_wait": wait,
         **totals,
         "examples": dict(sorted(seen.items())),

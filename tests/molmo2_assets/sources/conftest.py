@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from molmo2_assets.profile import DatasetSpec, SourceSpec
 from molmo2_assets.sources.generated import GENERATORS, generate
 from tests.support.published_sets import SMALL, Sets
 
 
 @pytest.fixture
-def entry() -> Callable[..., Any]:
-    """entry(kind, **source fields): an object with the attributes of a DatasetSpec that sources use."""
+def entry() -> Callable[..., DatasetSpec]:
+    """entry(kind, **source fields): a catalogue entry."""
 
-    def make(kind: str, *, name: str = "some_set", url: str = "https://sets.invalid/some", **source: Any) -> Any:
-        fields = dict.fromkeys(("repo", "revision", "config", "split", "generator", "path", "instructions"))
-        return SimpleNamespace(
-            name=name, url=url, source=SimpleNamespace(kind=kind, **{**fields, "files": (), "params": {}, **source})
+    def make(kind: Any, *, url: str | None = "https://sets.invalid/some", **source: Any) -> DatasetSpec:
+        return DatasetSpec(
+            name="some_set", title="Some set", url=url, source=SourceSpec(kind=kind, **source), task="image_qa", group="tests"
         )
 
     return make

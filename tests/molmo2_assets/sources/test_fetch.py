@@ -46,7 +46,9 @@ def test_the_identity_of_a_generated_set_has_every_parameter(entry: Entry) -> No
 def test_plain_urls_are_unavailable_and_other_kinds_are_errors(tmp_path: Path, entry: Entry) -> None:
     with pytest.raises(SourceUnavailable, match="published at plain URLs") as caught:
         fetch(entry("url"), tmp_path, lambda line: None)
-    assert "manual" in caught.value.instructions
+    assert "kind manual" in caught.value.instructions
+    with pytest.raises(SourceUnavailable, match="should say how to get the data"):
+        fetch(entry("url", url=None), tmp_path, lambda line: None)
     with pytest.raises(SourceError, match="kinds are generated, hub, manual, package and url"):
         fetch(entry("ftp"), tmp_path, lambda line: None)
 
@@ -54,13 +56,13 @@ def test_plain_urls_are_unavailable_and_other_kinds_are_errors(tmp_path: Path, e
 def test_identities_load_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from types import SimpleNamespace as N\n"
+        "from molmo2_assets.profile import DatasetSpec, SourceSpec\n"
         "from molmo2_assets.sources import source_identity\n"
-        "base = dict(repo='a/b', revision=None, config=None, split=None, files=(), params={}, path='x', instructions=None)\n"
         "for kind in ('generated', 'hub', 'manual', 'package', 'url'):\n"
-        "    source_identity(N(name='n', url='', source=N(kind=kind, generator='shapes_cap', **base)))\n"
+        "    source = SourceSpec(kind=kind, generator='shapes_cap', repo='a/b', path='x')\n"
+        "    source_identity(DatasetSpec(name='n', title='', task='text', group='', source=source))\n"
         "heavy = ('torch', 'numpy', 'PIL', 'av', 'pyarrow', 'huggingface_hub', 'scipy', 'skimage', 'sklearn', 'dagster')\n"
-        "sys.exit(', '.join(name for name in heavy if name in sys.modules))\n"
+        "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert (done.returncode, done.stderr) == (0, "")

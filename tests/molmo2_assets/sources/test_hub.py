@@ -84,7 +84,7 @@ def test_files_are_chosen_by_patterns_or_by_the_card_or_by_their_usual_names(hub
     assert chosen(config="all", split="train") == {"object/train-0.parquet", "animal/train-0.parquet"}
     assert chosen(config="one") == {"animal/train-0.parquet"}
     with pytest.raises(
-        SourceError, match="has no file for config nothing, split train; it holds README.md, animal/train-0.parquet"
+        SourceError, match=r"has no file for config nothing, split train; it holds README\.md, animal/train-0\.parquet"
     ):
         chosen(config="nothing", split="train")
 
@@ -144,7 +144,7 @@ def test_refusals_are_one_sentence_without_secrets(
 
 
 def test_a_wrong_revision_and_a_wrong_name(hub: HubServer, tmp_path: Path, entry: Entry) -> None:
-    with pytest.raises(SourceError, match="allenai/some-set has no revision v9; correct source.revision"):
+    with pytest.raises(SourceError, match=r"allenai/some-set has no revision v9; correct source\.revision"):
         fetch(entry("hub", repo=REPO, revision="v9"), tmp_path, quiet)
     with pytest.raises(SourceUnavailable, match="allenai/none does not exist"):
         fetch(entry("hub", repo="allenai/none"), tmp_path, quiet)

@@ -1,0 +1,40 @@
+# The few commands a person needs; everything else is `molmo2` and `dagster` after `source activate.sh`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+ENV := source ./activate.sh
+
+.PHONY: help venv demo learn test lint ui clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: set PYTHON=/path/to/python3.11")'
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and pinned: a range would take a build with CUDA libraries of several gigabytes.
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@rm -f $(VENV)/.installed-*; touch $@
+
+venv: $(STAMP) ## the environment: .venv with the pinned packages
+
+demo: $(STAMP) ## the whole graph at demo size, then a summary
+	@$(ENV) && molmo2 demo
+
+learn: $(STAMP) ## the demo trained longer: the figures of the scoreboard (about 20 minutes on two cores)
+	@export MOLMO2_PROFILE=learn && $(ENV) && molmo2 demo
+
+test: $(STAMP) ## the tests
+	@$(VENV)/bin/python -m pytest -n 2 -m 'not slow'
+
+lint: $(STAMP) ## ruff, import contracts, types
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports --no-cache && $(VENV)/bin/mypy
+
+ui: $(STAMP) ## the Dagster UI on http://127.0.0.1:3000
+	@$(ENV) && dagster dev --host 127.0.0.1
+
+clean: ## remove what the demo made (.molmo2), not the environment
+	rm -rf .molmo2

@@ -1,0 +1,41 @@
+"""Runs that a killed server or terminal left in state STARTED: recognised by the process that executed them, and closed.
+
+Belongs here: marking a run with its process, and closing runs whose process is gone. Only runs marked on this boot of this host are
+judged; what happens elsewhere is not ours to know.
+"""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+import msgspec
+
+from training_backend.launch.processes import Identity, identify, is_alive, is_here
+
+TAG = "molmo2/process"
+_marked: set[str] = set()
+
+
+def mark_process(context: dg.AssetExecutionContext) -> None:
+    """Write this process into the run's tags, once a run, after closing runs that others abandoned."""
+    if context.run_id in _marked:
+        return
+    _marked.add(context.run_id)
+    close_abandoned(context.instance)
+    context.instance.add_run_tags(context.run_id, {TAG: msgspec.json.encode(identify(os.getpid())).decode()})
+
+
+def close_abandoned(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs as failed whose process has ended without saying so; returns their ids."""
+    closed = []
+    started = instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]))
+    for run in started:
+        tag = run.tags.get(TAG)
+        if tag is None:
+            continue
+        process = msgspec.json.decode(tag, type=Identity)
+        if is_here(process) and not is_alive(process):
+            instance.report_run_failed(run, message=f"The process {process.pid} that executed this run is gone; run it again.")
+            closed.append(run.run_id)
+    return closed

@@ -1,0 +1,47 @@
+"""Catalogue and profiles: typed models of them, loading, merging and cross-checks. Errors name file and line.
+
+Everything that other rooms use is importable from here.
+"""
+
+from molmo2_assets.profile.catalogue import BUILT_IN, Catalogue
+from molmo2_assets.profile.checks import provenance_allowed
+from molmo2_assets.profile.document import ProfileError
+from molmo2_assets.profile.load import catalogue, load_profile, profile_names
+from molmo2_assets.profile.structs import (
+    STAGES,
+    Absent,
+    BenchmarkSpec,
+    DatasetSpec,
+    MediaSpec,
+    MixtureGroup,
+    MixtureItem,
+    MixtureSpec,
+    Profile,
+    ProvenanceRule,
+    SourceSpec,
+    StageName,
+    StageSpec,
+)
+
+__all__ = [
+    "BUILT_IN",
+    "STAGES",
+    "Absent",
+    "BenchmarkSpec",
+    "Catalogue",
+    "DatasetSpec",
+    "MediaSpec",
+    "MixtureGroup",
+    "MixtureItem",
+    "MixtureSpec",
+    "Profile",
+    "ProfileError",
+    "ProvenanceRule",
+    "SourceSpec",
+    "StageName",
+    "StageSpec",
+    "catalogue",
+    "load_profile",
+    "profile_names",
+    "provenance_allowed",
+]

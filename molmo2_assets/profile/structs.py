@@ -1,0 +1,211 @@
+"""Typed models of the catalogue and of a profile: datasets, benchmarks, mixtures, stages.
+
+Belongs here: fields, their units and allowed words. Does not belong here: reading YAML (`source.py`), checks that look at more than
+one struct (`checks.py`), what a run computes (`training_backend.config`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from training_backend.api import Execution
+from training_backend.config import GenerateConfig, ModelConfig, StageConfig, TokenizerConfig
+from training_backend.data.example import FAMILY_OF_TASK, Family, Task
+
+StageName = Literal["pretrain", "sft", "long_context"]
+STAGES: tuple[StageName, ...] = ("pretrain", "sft", "long_context")
+Role = Literal["train", "eval"]
+Absent = Literal["refuse", "leave_out"]
+
+
+class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the structs here: immutable, keyword-only, a misspelt field is an error."""
+
+
+class SourceSpec(_Spec, frozen=True, kw_only=True):
+    """Where annotation files come from.
+
+    `hub`: `repo` at commit `revision` (None: resolved and recorded when it is first fetched), `config` and `split`, or `files` as
+    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say.
+    `generated`: `generator` with `params`. `package`: `generator` names what an installed package brings.
+    """
+
+    kind: Literal["hub", "url", "manual", "generated", "package"]
+    repo: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+    files: tuple[str, ...] = ()
+    generator: str | None = None
+    params: dict[str, Any] = {}
+    path: str | None = None
+    instructions: str | None = None
+
+
+class MediaSpec(_Spec, frozen=True, kw_only=True):
+    """Where the pictures and videos of a set are.
+
+    `embedded` in the annotation files, in a `folder` beside them, or at `urls`. `layout` is a `str.format` template over the row,
+    relative to the raw folder; `sha256_column` the published column with the expected hash of the bytes.
+    """
+
+    kind: Literal["none", "embedded", "folder", "urls"] = "none"
+    layout: str | None = None
+    sha256_column: str | None = None
+
+
+class DatasetSpec(_Spec, frozen=True, kw_only=True):
+    """One dataset: a published set, or one view (task) of it.
+
+    `adapter` turns its rows into examples; None means that nobody has written one yet, and the set is then unavailable with that
+    reason. `columns` are the published ones. `rows` is what the publisher declares, `weight_rows` the number of tree examples when
+    that differs (mixtures use it before the set is validated). `max_bad_fraction` of rows may be set aside before the set is
+    rejected; `expected_bad` says that some are known to be bad, so that setting them aside is no news. `provenance` is `human`,
+    `program` (computed, no model), `open-model:<name>`, `proprietary` or `unknown`. None everywhere means "not known", never
+    "none".
+    """
+
+    name: str
+    title: str
+    source: SourceSpec
+    task: Task
+    group: str
+    url: str | None = None
+    adapter: str | None = None
+    adapter_params: dict[str, Any] = {}
+    style: str | None = None
+    role: Role = "train"
+    columns: tuple[str, ...] = ()
+    media: MediaSpec = MediaSpec()
+    licence: str = "see source"
+    access: Literal["open", "gated", "manual"] = "open"
+    provenance: str = "unknown"
+    rows: int | None = None
+    weight_rows: int | None = None
+    max_bad_fraction: float = 0.01
+    expected_bad: bool = False
+    notes: str | None = None
+
+    @property
+    def family(self) -> Family:
+        """caption, qa, pointing, tracking, counting or text."""
+        return FAMILY_OF_TASK[self.task]
+
+
+class MixtureItem(_Spec, frozen=True, kw_only=True):
+    """One dataset of a mixture: `factor` multiplies its weight, `size` replaces its row count in the square root
+    (0 < size < 1 multiplies it), `weight` is its share where weights are fixed."""
+
+    factor: float = 1.0
+    size: float | None = None
+    weight: float | None = None
+
+
+class MixtureGroup(_Spec, frozen=True, kw_only=True):
+    """Datasets that share `rate` of the mixture, by `sqrt` of their sizes or by `fixed` weights."""
+
+    rate: float
+    entries: dict[str, MixtureItem]
+    inside: Literal["sqrt", "fixed"] = "sqrt"
+
+
+class MixtureSpec(_Spec, frozen=True, kw_only=True):
+    """How datasets are mixed.
+
+    `fixed`: every entry has a `weight`, they sum to one. `sqrt`: w_i = f_i √n_i / Σ f_j √n_j over all entries. `grouped`: groups
+    with fixed rates, `inside` each of them sqrt or fixed. Rates and fixed weights that do not sum to one are an error unless
+    `normalise` says that they are meant relatively. `max_repeats` is how often a row may be seen over the planned examples.
+    """
+
+    method: Literal["fixed", "sqrt", "grouped"]
+    seed: int
+    entries: dict[str, MixtureItem] = {}
+    groups: dict[str, MixtureGroup] = {}
+    normalise: bool = False
+    max_repeats: float | None = None
+
+    @property
+    def datasets(self) -> dict[str, MixtureItem]:
+        """All entries by dataset name, in the order in which they are written."""
+        found = dict(self.entries)
+        for group in self.groups.values():
+            found.update(group.entries)
+        return found
+
+
+class BenchmarkSpec(_Spec, frozen=True, kw_only=True):
+    """A question asked of a checkpoint: generated answers on an evaluation set, scored by `metrics`.
+
+    `headline` is the value shown first (a metric's name, or one of the values that it gives). `limit` rows are asked, by row
+    number; None asks all.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    metrics: tuple[str, ...]
+    headline: str
+    generate: GenerateConfig
+    mode: Literal["generate"] = "generate"
+    limit: int | None = None
+    code_version: int = 1
+
+
+class StageSpec(StageConfig, frozen=True, kw_only=True):
+    """A training stage of a profile: what is computed (`config`), and what happens around it.
+
+    `on_data_change`: what a partly trained run does when its data changed. A run whose plan needs more than `max_gpu_hours`
+    refuses to start. `benchmarks` are asked of its checkpoint.
+    """
+
+    name: StageName
+    on_data_change: Literal["restart", "continue", "refuse"]
+    benchmarks: tuple[str, ...]
+    max_gpu_hours: float | None = None
+
+    @property
+    def config(self) -> StageConfig:
+        """The part that a run's identity carries."""
+        return StageConfig(**{name: getattr(self, name) for name in StageConfig.__struct_fields__})
+
+
+class ProvenanceRule(_Spec, frozen=True, kw_only=True):
+    """Patterns (`*` matches anything) of the provenance that a recipe accepts."""
+
+    allow: tuple[str, ...] = ("*",)
+
+
+class Profile(_Spec, frozen=True, kw_only=True):
+    """Everything that one profile asks for, resolved and cross-checked.
+
+    `datasets` are those that its mixtures, benchmarks and tokenizer use, plus what it includes by name. A mixture's name is the key
+    of its asset. `stages` come in the order of training. `tokenizer_texts` are the datasets whose words train the tokenizer.
+    `execution` is by run kind (tokenizer, plan, train, predict). `absent`: whether a mixture refuses, or leaves out, datasets that
+    are unavailable or rejected. `owners` by layer (raw, media, validated, mixture, ...).
+    """
+
+    name: str
+    description: str
+    datasets: dict[str, DatasetSpec]
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+    mixtures: dict[str, MixtureSpec]
+    stages: dict[StageName, StageSpec]
+    benchmarks: dict[str, BenchmarkSpec]
+    absent: Absent
+    tokenizer_texts: tuple[str, ...] = ()
+    execution: dict[str, Execution] = {}
+    provenance: ProvenanceRule = ProvenanceRule()
+    owners: dict[str, str] = {}
+
+    @property
+    def train_datasets(self) -> dict[str, DatasetSpec]:
+        """Those that may be trained on."""
+        return {name: spec for name, spec in self.datasets.items() if spec.role == "train"}
+
+    @property
+    def eval_datasets(self) -> dict[str, DatasetSpec]:
+        """Those that only evaluate."""
+        return {name: spec for name, spec in self.datasets.items() if spec.role == "eval"}

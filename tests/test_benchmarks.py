@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as frame
+from benchmarks import definitions, mixture, packing, steps
+from benchmarks.report import Report
+from tests.support.evaluation_sets import asked, write_set
+from training_backend.api import RunSpec
+from training_backend.config import EncodeConfig, LossConfig, LossRule, PackConfig
+from training_backend.data.fingerprint import plain
+from training_backend.data.order import PERIOD, Mixture, MixtureEntry
+from training_backend.data.store import RowStore
+from training_backend.encode.tokens import train_tokenizer
+from training_backend.pack import sequences
+
+
+def arguments(module, *words: str):
+    parser = ArgumentParser()
+    module.options(parser)
+    return parser.parse_args(list(words))
+
+
+def test_the_table_aligns_and_the_last_line_is_json(capsys, monkeypatch):
+    report = Report("mixture", [{"what": "a", "n": 1234, "x": 0.5}, {"what": "longer", "n": 7, "x": 1e6}], {"seed": 0})
+    monkeypatch.setattr(mixture, "run", lambda _: report)
+    assert frame.main(["mixture"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["what        n          x", "a       1,234        0.5", "longer      7  1,000,000"]
+    body = json.loads(lines[-1])
+    assert body["rows"] == report.rows
+    assert body["facts"] == {"seed": 0}
+
+
+def test_every_benchmark_has_help_and_an_unknown_name_is_refused(capsys):
+    for name in frame.NAMES:
+        with pytest.raises(SystemExit) as ended:
+            frame.main([name, "--help"])
+        assert ended.value.code == 0
+    with pytest.raises(SystemExit):
+        frame.main(["nothing"])
+    assert "packing" in capsys.readouterr().err
+
+
+def test_mixture_measures_the_real_order():
+    report = mixture.run(arguments(mixture, "--datasets", "3", "--positions", "2000", "--window", "500", "--seek", "5000000"))
+    assert report.rows[0]["worst count error"] < 1
+    assert all(row["ns per example"] > 0 for row in report.rows)
+
+
+def test_packing_measures_the_real_planner():
+    report = packing.run(arguments(packing, "--examples", "192", "--window", "64"))
+    assert {row["profile"] for row in report.rows} == set(packing.PROFILES)
+    for row in report.rows:
+        assert row["examples"] == 192
+        assert 0 < row["fill"] <= 1
+
+
+def test_steps_measures_the_real_graph():
+    report = steps.run(arguments(steps, "--datasets", "shapes_qa_eval", "--layers", "raw", "media", "--repeats", "1"))
+    assert [row["what"] for row in report.rows][2:] == ["profile demo, first run", "profile demo, again, best"]
+    assert {row["steps"] for row in report.rows} == {2}
+    assert all(row["ms per step"] > 0 for row in report.rows)
+
+
+def test_definitions_measures_a_fresh_interpreter_and_refuses_heavy_imports(monkeypatch):
+    found = arguments(definitions, "--profile", "demo", "--repeats", "1")
+    row = definitions.run(found).rows[1]
+    assert row["assets"] > 50
+    assert row["heavy"] == "-"
+    monkeypatch.setattr(definitions, "HEAVY", ("dagster",))
+    with pytest.raises(SystemExit, match=r"imported what it must not: .*dagster"):
+        definitions.run(found)
+
+
+def test_packing_measures_materialised_sequences(tmp_path, monkeypatch):
+    """Budgets, order and lengths are those that the loader sees: the report of the plan run has the same fill."""
+    store = RowStore(write_set(tmp_path / "set", [asked(f"row{n}", "word " * (1 + n % 40), "red") for n in range(60)]))
+    train_tokenizer(["word red"], 300, tmp_path / "tokenizer")
+    entry = MixtureEntry(dataset="d", rows=len(store), data_version=store.version, weight=PERIOD)
+    Mixture.build(3, [entry]).save(tmp_path / "mixture")
+    encode = EncodeConfig(
+        point_syntax="report", time="token", prompt_style="plain", image_size=28, patch_size=14, max_crops=1, overlap=(0, 0)
+    )
+    pack = PackConfig(max_tokens=200, max_visual=8, window=256)
+    identity = plain({"encode": encode, "loss": LossConfig(rules={"image_qa": LossRule()}), "pack": pack, "seed": 5})
+    inputs = {"mixture": str(tmp_path / "mixture"), "tokenizer": str(tmp_path / "tokenizer"), "validated/d": str(tmp_path / "set")}
+    made = tmp_path / "sft_sequences" / "0123"
+    made.mkdir(parents=True)
+    monkeypatch.setattr(sequences, "REPORT_POSITIONS", 512)
+    report = sequences.build_sequences(RunSpec(kind="plan", identity=identity, inputs=inputs), made, lambda line: None)
+    words = ["--sequences", str(made), "--mixture", str(tmp_path / "mixture"), "--examples", "512", "--window", "256"]
+    rows = packing.run(arguments(packing, *words)).rows
+    assert {row["profile"] for row in rows} == {"sft_sequences"}
+    assert rows[0]["planner"] == "portfolio"
+    assert rows[0]["sequences"] == report["counts"]["packs"]
+    assert rows[0]["fill"] == pytest.approx(report["facts"]["fill"], abs=1e-5)
+    with pytest.raises(SystemExit, match="needs --mixture"):
+        packing.run(arguments(packing, "--sequences", str(made)))
+
+
+def test_a_plan_that_cheats_is_no_measurement():
+    lengths = np.array([5, 5, 5]), np.array([1, 1, 1])
+    packing.check([[0, 1], [2]], *lengths, 10, 2)
+    with pytest.raises(SystemExit, match="exceeded a budget"):
+        packing.check([[0, 1, 2]], *lengths, 10, 9)
+    with pytest.raises(SystemExit, match="lost or repeated"):
+        packing.check([[0, 1]], *lengths, 10, 2)
+
+
+def test_first_fit_by_hand():
+    tokens, visual = np.array([6, 5, 4, 5, 1]), np.array([1, 1, 1, 1, 9])
+    assert packing.first_fit(tokens, visual, 10, 9) == [[0, 2], [1, 3], [4]]
+
+
+def test_python_m_benchmarks_prints_json_last():
+    words = ["packing", "--examples", "64", "--window", "64"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1])["benchmark"] == "packing"

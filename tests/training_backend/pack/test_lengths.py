@@ -1,0 +1,67 @@
+"""Length tables: exact for every realisation, the same bytes every time, refused where they do not belong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.examples import EVERY_RULE, Pixels, asked, many, picture, recipe, row, store_at, tokenizer_at
+from training_backend.encode.draws import VARIANTS
+from training_backend.encode.preprocessor import OversizedError, Preprocessor
+from training_backend.encode.tokens import Tokenizer
+from training_backend.pack.lengths import LengthError, Lengths, length_table, realisations
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return tokenizer_at(tmp_path_factory.mktemp("tokenizer"))
+
+
+def test_the_table_is_what_encoding_makes(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    store = store_at(tmp_path, [*many(25), row("image_qa", [picture()], asked("Where?", "x" * 9000), name="huge")])
+    made = Preprocessor(recipe(), EVERY_RULE, tokenizer, 150, 6)
+    table, reasons = length_table(store, made)
+    for number in range(len(store)):
+        for variant in range(VARIANTS):
+            encoded = made.encode(store.example(number), variant, Pixels())
+            assert table.tokens[number, variant] == len(encoded.tokens)
+            assert table.visual[number, variant] == len(encoded.crops)
+            assert table.truncated[number, variant] == encoded.truncated_branches
+            assert table.dropped[number, variant] == encoded.dropped_frames
+    assert reasons["no_branch_fits"] == 1
+    assert table.left_out.all(axis=1).sum() == 1
+    assert (np.ptp(table.tokens, axis=1) > 0).any(), "questions differ in length"
+
+
+def test_rows_without_choices_are_realised_once(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    store = store_at(tmp_path, [row("image_qa", [picture()], asked("Where?", "left"), asked("What?", "red", "1"))])
+    plans = realisations(store, 0, Preprocessor(recipe(), EVERY_RULE, tokenizer, 150, 6))
+    assert len(plans) == VARIANTS
+    assert len(set(map(id, plans))) == 1
+
+
+def test_tables_come_back_and_repeat(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    store = store_at(tmp_path / "rows", many(10))
+    table, _ = length_table(store, Preprocessor(recipe(), EVERY_RULE, tokenizer, 500, 24))
+    for name in ("a", "b"):
+        table.save(tmp_path / name / "demo.npz")
+    assert (tmp_path / "a" / "demo.npz").read_bytes() == (tmp_path / "b" / "demo.npz").read_bytes()
+    again = Lengths.load(tmp_path / "a" / "demo.npz", 10)
+    for name in Lengths.__slots__:
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+    with pytest.raises(LengthError, match="the set has 11"):
+        Lengths.load(tmp_path / "a" / "demo.npz", 11)
+    with pytest.raises(LengthError, match=r"c\.npz is missing"):
+        Lengths.load(tmp_path / "c.npz", 10)
+    whole = (tmp_path / "a" / "demo.npz").read_bytes()
+    (tmp_path / "torn.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LengthError, match="materialise"):
+        Lengths.load(tmp_path / "torn.npz", 10)
+
+
+def test_refusing_recipes_stop_at_the_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    store = store_at(tmp_path, [row("text", [], asked("Where?", "x" * 9000), name="demo/huge")])
+    with pytest.raises(OversizedError, match="demo/huge"):
+        length_table(store, Preprocessor(recipe(oversized="refuse"), EVERY_RULE, tokenizer, 150, 6))
