@@ -68,8 +68,8 @@ def picture(name: str = "m0", width: int = 84, height: int = 84) -> Media:
 def clip(seconds: float = 3.0, subtitles: Sequence[Subtitle] = (), start: float | None = None) -> Media:
     """A video of 8 frames a second."""
     return Media(
-        id="v0", kind="video", uri="v", sha256=f"{hash_of('v'):064x}", width=96, height=72, duration=seconds + (start or 0), fps=8.0,
-        n_frames=int(seconds * 8), clip=None if start is None else (start, start + seconds), subtitles=tuple(subtitles),
+        id="v0", kind="video", uri="v", sha256=f"{hash_of('v'):064x}", width=96, height=72,
+        duration=seconds + (start or 0), fps=8.0, n_frames=int(seconds * 8), clip=None if start is None else (start, start + seconds), subtitles=tuple(subtitles),
     )  # fmt: skip
 
 

@@ -141,7 +141,8 @@ def test_nonsense_is_left_out(text: str) -> None:
     [
         ("7", 7), (" 12. ", 12),
         ("Counting the <points coords=\"1 1 100 200\">x</points> shows a total of 1.", 1),
-        ("The total number of cars is: 4", 4), ("There are 3 cars.", 3), ("None.", 0), ("I see cars", None), ("<point 0.5, 0.5, 0>", None),
+        ("The total number of cars is: 4", 4), ("There are 3 cars.", 3), ("None.", 0), ("I see cars", None),
+        ("<point 0.5, 0.5, 0>", None),
     ],
 )  # fmt: skip
 def test_counts_are_read(text: str, count: int | None) -> None:

@@ -93,7 +93,8 @@ def test_odd_edges_pool_fewer_patches() -> None:
 @pytest.mark.parametrize(
     ("size", "crops", "tiling"),
     [
-        ((378, 378), 8, (1, 1)), ((100, 100), 8, (1, 1)), ((50, 2000), 8, (1, 8)), ((4000, 4000), 8, (2, 2)), ((640, 480), 8, (2, 2)),
+        ((378, 378), 8, (1, 1)), ((100, 100), 8, (1, 1)), ((50, 2000), 8, (1, 8)), ((4000, 4000), 8, (2, 2)),
+        ((640, 480), 8, (2, 2)),
         ((1080, 1920), 24, (4, 6)), ((60, 60), 1, (1, 1)), ((3000, 300), 1, (1, 1)),
     ],
 )  # fmt: skip
@@ -130,7 +131,7 @@ def test_resize_is_torch_bilinear(height: int, width: int, new_height: int, new_
     difference = np.abs(ours.astype(int) - theirs[0].permute(1, 2, 0).round().byte().numpy().astype(int))
     # Sums in another order may round a half the other way.
     assert difference.max(initial=0) <= 1
-    assert (difference > 0).mean() < 0.01
+    assert np.count_nonzero(difference) <= max(3, difference.size // 100)
     assert (resize(np.stack([pixels, pixels]), new_height, new_width)[1] == ours).all()
 
 
