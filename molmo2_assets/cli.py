@@ -261,7 +261,8 @@ def _stale(options: Any) -> None:
 
     _, home = _load(options)
     rows = [
-        {"asset": key, "because": reason.root, "was": reason.was, "now": reason.now, "through": " → ".join(reason.path), "seconds": node.seconds}
+        {"asset": key, "because": reason.root, "was": reason.was, "now": reason.now, "through": " → ".join(reason.path),
+         "seconds": node.seconds}
         for key, node in current_assets(home).items()
         for reason in node.reasons
     ]  # fmt: skip
@@ -304,9 +305,8 @@ def _diff(options: Any) -> None:
     if options.json:
         print(json.dumps(found, indent=1))
         return
-    print(
-        f"{versions[-2].name} → {versions[-1].name}: +{found['added']} −{found['removed']} ~{found['changed']} ={found['unchanged']}"
-    )
+    counts = f"+{found['added']} −{found['removed']} ~{found['changed']} ={found['unchanged']}"
+    print(f"{versions[-2].name} → {versions[-1].name}: {counts}")
     for name, count in found["fields"].items():
         if count:
             print(f"  {name} differs in {count} rows")

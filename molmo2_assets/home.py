@@ -1,7 +1,7 @@
 """Where things lie: MOLMO2_HOME and the folders below it.
 
-Belongs here: paths and nothing else. raw, media and validated are the same bytes in every profile and lie in `shared/`; everything a
-recipe changes lies below the profile's name.
+Belongs here: paths and nothing else. raw, media and validated are the same bytes in every profile and lie in `shared/`;
+everything a recipe changes lies below the profile's name.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def dataset_assets(home: Home, profile: Profile, spec: DatasetSpec) -> list[dg.A
         asset(
             home, media_key, _media(home, spec), deps=[raw_key],
             description=f"{spec.title}: every picture and video that the rows name, stored by content and probed once.",
-            kinds={"image" if "image" in spec.task or spec.task in ("counting", "document_qa") else "video"}, pool="decoding", **common,
+            kinds={_medium(spec)}, pool="decoding", **common,
         ),
         asset(
             home, key, _validated(home, spec), deps=[raw_key, media_key],
@@ -50,6 +50,12 @@ def dataset_assets(home: Home, profile: Profile, spec: DatasetSpec) -> list[dg.A
             kinds={"json"}, checks=checks.specs(key, "contract", "non_empty"), pool="decoding", **common,
         ),
     ]  # fmt: skip
+
+
+def _medium(spec: DatasetSpec) -> str:
+    if spec.task == "text":
+        return "text"
+    return "image" if "image" in spec.task or spec.task in ("counting", "document_qa") else "video"
 
 
 def _group(spec: DatasetSpec) -> str:

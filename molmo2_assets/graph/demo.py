@@ -108,9 +108,8 @@ def run_profile(profile: Profile, home: Home) -> int:
         return 1
     slowest = sorted(lines.built, key=lambda item: -item[1])[:3]
     named = ", ".join(f"{key} {took:.0f} s" for key, took in slowest)
-    print(
-        f"{lines.done} assets in {seconds:.0f} s: {lines.hits} unchanged (cache: hit), {len(lines.built)} built{': ' if named else '.'}{named}"
-    )
+    built = f"{len(lines.built)} built" + (f": {named}" if named else ".")
+    print(f"{lines.done} assets in {seconds:.0f} s: {lines.hits} unchanged (cache: hit), {built}")
     current = home.store("scoreboard").current("scoreboard")
     if current is not None:
         from molmo2_assets.evaluation.scoreboard import read_scoreboard, table

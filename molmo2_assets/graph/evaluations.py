@@ -46,8 +46,9 @@ def evaluation_assets(home: Home, profile: Profile) -> list[dg.AssetsDefinition]
                 ),
                 asset(
                     home, scored, _evaluation(stage, benchmark), deps=[asked, truth], group="evaluation",
-                    description=f"{benchmark.title} of {checkpoint}, beside the best predictor that sees no pixels.", kinds={"json"},
-                    owners=owners, tags={"layer": "evaluation", "stage": stage.name}, checks=checks.specs(scored, "above_blind"),
+                    description=f"{benchmark.title} of {checkpoint}, beside the best predictor that sees no pixels.",
+                    kinds={"json"}, owners=owners, tags={"layer": "evaluation", "stage": stage.name},
+                    checks=checks.specs(scored, "above_blind"),
                 ),
             ]  # fmt: skip
     found.append(

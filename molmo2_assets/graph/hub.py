@@ -1,7 +1,7 @@
 """hub/<set>: the published repositories as observable external assets, and the one job that observes them.
 
-Belongs here: observation. A new commit makes raw/<set> stale with its reason; what raw/<set> fetches stays pinned until the catalogue
-moves. Does not belong here: the client (`sources/hub.py`).
+Belongs here: observation. A new commit makes raw/<set> stale with its reason; what raw/<set> fetches stays pinned until the
+catalogue moves. Does not belong here: the client (`sources/hub.py`).
 """
 
 # No `from __future__ import annotations` here: Dagster reads config and context annotations as objects.

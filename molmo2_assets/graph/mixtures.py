@@ -39,7 +39,8 @@ def mixture_assets(home: Home, profile: Profile, key: str, spec: MixtureSpec) ->
     return [
         asset(
             home, key, _mixture(profile, key, spec, members, held_out), deps=[*members, *held_out], group="mixtures",
-            description=f"Which rows are trained on, in which order and how often ({spec.method}): a pure function of seed and position.",
+            description=f"Which rows are trained on, in which order and how often ({spec.method}): "
+            "a pure function of seed and position.",
             kinds={"json"}, owners=owners, tags={"layer": "mixture", "method": spec.method},
             checks=checks.specs(key, "weights_sum_to_one", "no_leaks"),
         ),
@@ -93,9 +94,7 @@ def _mixture(profile: Profile, key: str, spec: MixtureSpec, members: list[str], 
             "shares": pictures.embed(folder / "weights.png"),
         }
 
-    return Layer(
-        "mixture", MIXTURE_VERSION, config, build, show, lambda f, m: checks.mixture(key, f, m), tuple([*members, *held_out])
-    )
+    return Layer("mixture", MIXTURE_VERSION, config, build, show, lambda f, m: checks.mixture(key, f, m), (*members, *held_out))
 
 
 def _statistics(key: str) -> Layer:

@@ -52,15 +52,16 @@ def stage_assets(home: Home, profile: Profile) -> list[dg.AssetsDefinition]:
         found.append(
             asset(
                 home, sequences, _sequences(profile, stage), deps=[stage.mixture, "tokenizer"], group="training",
-                description=f"{stage.mixture} as sequences of {stage.pack.max_tokens} tokens and {stage.pack.max_visual} crops: lengths, "
-                "the planner's identity, and what the first windows hold.",
-                kinds={"numpy"}, owners=owners, tags={"layer": "sequences", "stage": name}, checks=checks.specs(sequences, "packing_fill"),
+                description=f"{stage.mixture} as sequences of {stage.pack.max_tokens} tokens and {stage.pack.max_visual} crops: "
+                "lengths, the planner's identity, and what the first windows hold.",
+                kinds={"numpy"}, owners=owners, tags={"layer": "sequences", "stage": name},
+                checks=checks.specs(sequences, "packing_fill"),
             )
         )  # fmt: skip
         found.append(
             asset(
-                home, key, _checkpoint(profile, stage, previous), deps=[sequences, *([previous] if previous else [])], group="training",
-                description=f"Weights after {stage.steps} steps of {stage.global_batch} sequences"
+                home, key, _checkpoint(profile, stage, previous), deps=[sequences, *([previous] if previous else [])],
+                group="training", description=f"Weights after {stage.steps} steps of {stage.global_batch} sequences"
                 + (f", continued from {previous}." if previous else ", from scratch."),
                 kinds={"pytorch"}, owners=owners, tags={"layer": "checkpoint", "stage": name}, pool="accelerator",
                 checks=checks.specs(key, "loss_finite", "checkpoint_loads"),

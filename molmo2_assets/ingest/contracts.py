@@ -1,7 +1,7 @@
 """The contract: what must hold for every example, stated once as pandera schemas over flat facts.
 
-Belongs here: facts of a piece, one schema a family, reading the verdict row by row. Does not belong here: layout (`adapters/`), rules
-across rows (`validate.py`).
+Belongs here: facts of a piece, one schema a family, reading the verdict row by row. Does not belong here: layout (`adapters/`),
+rules across rows (`validate.py`).
 
 Traps that the form of this file avoids (pandera 0.35, polars): a check that evaluates to null passes, so facts are never null;
 NaN passes `>=`, so finiteness is a fact of its own; `drop_invalid_rows` swallows schema errors, so it is not used, and rows are
@@ -115,8 +115,10 @@ def _time(facts: Facts, t: float, seconds: float | None) -> None:
 
 
 # Column → (reason code, check in words of pandera). The order is the order in which a row's first reason is named.
-_TRUE = {"roles_ok": "roles", "finite": "not_finite", "images_ok": "point_outside", "count_ok": "count_mismatch",
-         "options_distinct": "answer_ambiguous", "answer_ok": "answer_outside", "t_ordered": "time_order", "seen": "never_seen"}  # fmt: skip
+_TRUE = {
+    "roles_ok": "roles", "finite": "not_finite", "images_ok": "point_outside", "count_ok": "count_mismatch",
+    "options_distinct": "answer_ambiguous", "answer_ok": "answer_outside", "t_ordered": "time_order", "seen": "never_seen",
+}  # fmt: skip
 _RANGE = {
     "branches": ("missing_field", 1, None), "min_text": ("empty_text", 1, None), "max_text": ("text_too_long", None, MAX_TEXT),
     "options_low": ("no_options", 2, None), "x_low": ("point_outside", 0.0, None), "x_high": ("point_outside", None, 1.0),

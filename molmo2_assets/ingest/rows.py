@@ -1,6 +1,9 @@
 """Reading published annotation files row by row, with where each row stands.
 
-Belongs here: file types. Does not belong here: what a row means (`adapters/`). A line that is no JSON is a fault of that line alone.
+Belongs here: file types. Does not belong here: what a row means (`adapters/`). A row that cannot be read is a fault of that row
+alone; a file that is not of its type at all raises ValueError naming it.
+
+Text is UTF-8 everywhere, also in what JSON escapes: half of a surrogate pair can be neither stored nor shown, so it is found here.
 """
 
 from __future__ import annotations
@@ -8,18 +11,25 @@ from __future__ import annotations
 import csv
 import fnmatch
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from molmo2_assets.ingest.reasons import RowFault
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 NOT_ANNOTATIONS = ("media", "masks", "videos", "images", "audio")
 MAX_LINE = 64 << 20
-"""Bytes of one JSON line; a longer one is set aside unread."""
+"""Bytes of one line of JSON or CSV; a longer one is set aside unread."""
 _BATCH = 512
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_BETWEEN = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ def annotation_files(raw: Path, patterns: tuple[str, ...]) -> list[Path]:
     found = []
     for path in sorted(raw.rglob("*")):
         relative = path.relative_to(raw)
-        if not path.is_file() or path.name == "manifest.json" or path.suffix not in SUFFIXES:
+        if not path.is_file() or relative.as_posix() == "manifest.json" or path.suffix not in SUFFIXES:
             continue
         if patterns:
             if any(fnmatch.fnmatch(relative.as_posix(), pattern) for pattern in patterns):
@@ -73,7 +83,18 @@ def read_rows(path: Path, raw: Path, columns: tuple[str, ...]) -> Iterator[RawRo
         yield from _csv(path, name, columns)
 
 
-def _parquet(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow]:
+def _require(name: str, wanted: tuple[str, ...], present: list[str]) -> None:
+    missing = [column for column in wanted if column not in present]
+    if missing:
+        raise ValueError(
+            f"{name} lacks the columns {missing}; it has {present}. The published layout has changed: see the adapter."
+        )
+
+
+# -- Parquet ----------------------------------------------------------------------------------------------------------------
+
+
+def _parquet(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow | BadRow]:
     import pyarrow.parquet as pq
 
     try:
@@ -83,64 +104,186 @@ def _parquet(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow
     with file:
         _require(name, columns, file.schema_arrow.names)
         number = 0
-        for batch in file.iter_batches(batch_size=_BATCH):
-            for data in batch.to_pylist():
-                yield RawRow(name, number, data)
-                number += 1
+        batches = file.iter_batches(batch_size=_BATCH)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, ValueError) as error:  # pyarrow's errors are one or the other
+                raise ValueError(f"{name} is damaged after row {number}: {error}") from None
+            if batch is None:
+                return
+            yield from _batch(batch, name, number)
+            number += len(batch)
 
 
-def _require(name: str, wanted: tuple[str, ...], present: list[str]) -> None:
-    missing = [column for column in wanted if column not in present]
-    if missing:
-        raise ValueError(
-            f"{name} lacks the columns {missing}; it has {present}. The published layout has changed: see the adapter."
-        )
+def _batch(batch: pa.RecordBatch, name: str, first: int) -> Iterator[RawRow | BadRow]:
+    """Rows of a batch; one by one where the batch holds bytes that are no text."""
+    try:
+        for place, data in enumerate(batch.to_pylist()):
+            yield RawRow(name, first + place, data)
+    except UnicodeDecodeError:
+        for place in range(len(batch)):
+            try:
+                (data,) = batch.slice(place, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield BadRow(name, first + place, RowFault("not_text", "", str(error)), None, None, "")
+            else:
+                yield RawRow(name, first + place, data)
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------------
 
 
 def _json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
-    offset = 0
-    with path.open("rb") as stream:
-        number = -1
-        while line := stream.readline(MAX_LINE + 1):
-            number += 1
-            start, size = offset, len(line)
-            if size > MAX_LINE:
-                while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE)):
-                    size += len(line)
-                offset += size
-                fault = RowFault("line_too_long", "", f"{size} bytes, the limit is {MAX_LINE}")
-                yield BadRow(name, number, fault, start, size, "")
-                continue
-            offset += size
-            if not line.strip():
-                continue
+    for number, (start, line, size) in enumerate(_lines(path)):
+        if line is None:
+            fault = RowFault("line_too_long", "", f"{size} bytes, the limit is {MAX_LINE}")
+            yield BadRow(name, number, fault, start, size, "")
+        elif line.strip():
             try:
-                data = json.loads(line, parse_constant=_no_constant)
-                if not isinstance(data, dict):
-                    raise ValueError("the line is not a JSON object")
-            except (ValueError, RecursionError) as error:
-                fault = RowFault("not_json", "", str(error))
+                data = _object(_decode(line))
+            except RowFault as fault:
                 yield BadRow(name, number, fault, start, size, line[:200].decode(errors="replace"))
-                continue
-            yield RawRow(name, number, data, start, size)
+            else:
+                yield RawRow(name, number, data, start, size)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes | None, int]]:
+    """(offset, bytes, length) of each line; no bytes where it is longer than MAX_LINE. A byte order mark belongs to no line."""
+    with path.open("rb") as stream:
+        offset = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
+        stream.seek(offset)
+        while line := stream.readline(MAX_LINE + 1):
+            size = len(line)
+            long = size > MAX_LINE
+            while long and not line.endswith(b"\n") and (line := stream.readline(MAX_LINE)):
+                size += len(line)
+            yield offset, None if long else line, size
+            offset += size
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise RowFault("not_text", "", str(error)) from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The object that a line holds. Raises RowFault."""
+    try:
+        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_fields)
+    except (ValueError, RecursionError) as error:
+        raise RowFault("not_json", "", str(error)) from None
+    if not isinstance(data, dict):
+        raise RowFault("not_json", "", f"a {type(data).__name__}, not an object")
+    if _SURROGATE.search(text):
+        _whole_characters(data)
+    return data
 
 
 def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
 
 
-def _json_array(path: Path, name: str) -> Iterator[RawRow]:
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would keep the last of two equal keys and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return found
+
+
+def _whole_characters(data: dict[str, Any]) -> None:
     try:
-        rows = json.loads(path.read_bytes())
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RowFault("not_text", "", "half of a surrogate pair") from None
+
+
+def _json_array(path: Path, name: str) -> Iterator[RawRow | BadRow]:
+    """Objects of one array, or one object. The array is one document: where it breaks, the whole file cannot be trusted."""
+    try:
+        data = path.read_bytes()
+        text = data.removeprefix(_BOM).decode()
+        place, byte = 0, len(data) - len(data.removeprefix(_BOM))
+        for number, (start, end) in enumerate(_items(text)):
+            byte += len(text[place:start].encode())
+            item = text[start:end]
+            size = len(item.encode())
+            try:
+                found: RawRow | BadRow = RawRow(name, number, _object(item), byte, size)
+            except RowFault as fault:
+                found = BadRow(name, number, fault, byte, size, item[:200])
+            yield found
+            place, byte = end, byte + size
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
-    for number, data in enumerate(rows if isinstance(rows, list) else [rows]):
-        yield RawRow(name, number, data if isinstance(data, dict) else {"value": data})
 
 
-def _csv(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        _require(name, columns, list(reader.fieldnames or []))
-        for number, data in enumerate(reader):
-            yield RawRow(name, number, dict(data))
+def _items(text: str) -> Iterator[tuple[int, int]]:
+    """Begin and end of each item of the array that `text` is; of the whole where it is no array. Raises ValueError."""
+    scan = json.JSONDecoder().raw_decode
+    place = _skip(text, 0)
+    array = text[place : place + 1] == "["
+    place = _skip(text, place + 1) if array else place
+    first = True
+    while not (array and first and text[place : place + 1] == "]"):
+        _, end = scan(text, place)
+        yield place, end
+        first, place = False, _skip(text, end)
+        if not array or text[place : place + 1] != ",":
+            break
+        place = _skip(text, place + 1)
+    if array and text[place : place + 1] != "]":
+        raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
+    if (place := _skip(text, place + 1 if array else place)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, place)
+
+
+def _skip(text: str, place: int) -> int:
+    found = _BETWEEN.match(text, place)
+    assert found is not None
+    return found.end()
+
+
+# -- CSV --------------------------------------------------------------------------------------------------------------------
+
+
+def _csv(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow | BadRow]:
+    """Records under a header. A quoted field may span lines, so the record's bytes are counted as the parser takes them."""
+    taken = len(_BOM) if path.open("rb").read(len(_BOM)) == _BOM else 0
+
+    def lines() -> Iterator[str]:
+        nonlocal taken
+        for start, line, size in _lines(path):
+            taken = start + size
+            if line is None:
+                raise ValueError(f"{name} has a line of {size} bytes, the limit is {MAX_LINE}")
+            yield line.decode(errors="surrogateescape")
+
+    limit = csv.field_size_limit(MAX_LINE)
+    try:
+        reader = csv.reader(lines(), strict=True)
+        header = next(reader, [])
+        _require(name, columns, header)
+        number, start = 0, taken
+        for record in reader:
+            if record:
+                yield _record(name, number, header, record, start, taken - start)
+            number, start = number + 1, taken
+    except csv.Error as error:
+        raise ValueError(f"{name} is not CSV: {error}, in the record that begins at byte {start}") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _record(name: str, number: int, header: list[str], record: list[str], offset: int, length: int) -> RawRow | BadRow:
+    shown = ",".join(record)[:200].encode(errors="surrogateescape").decode(errors="replace")
+    if any("\udc80" <= letter <= "\udcff" for field in record for letter in field if not field.isascii()):
+        return BadRow(name, number, RowFault("not_text", "", "bytes that are not UTF-8"), offset, length, shown)
+    if len(record) != len(header):
+        fault = RowFault("length_mismatch", "", f"{len(record)} fields under {len(header)} columns")
+        return BadRow(name, number, fault, offset, length, shown)
+    return RawRow(name, number, dict(zip(header, record, strict=True)), offset, length)

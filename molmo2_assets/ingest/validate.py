@@ -1,7 +1,7 @@
 """raw rows + media facts → validated rows: frame, parse, facts, contract, across rows, write.
 
-Belongs here: the order of these steps, and that every row is accounted for. Does not belong here: layouts, rules, file formats (next
-door). rows_in = rows_ok + rows_quarantined, always.
+Belongs here: the order of these steps, and that every row is accounted for. Does not belong here: layouts, rules, file formats
+(next door). rows_in = rows_ok + rows_quarantined, always.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Work:
                 byte_offset=row.offset,
                 byte_length=row.length,
                 preview=text,
-            )  # fmt: skip
+            )
         )
 
 
@@ -174,7 +174,7 @@ def _drop_duplicates(work: _Work) -> None:
         {
             "place": list(range(len(work.accepted))),
             "key": [item.piece.key for item in work.accepted],
-            "media": [fingerprint([m for m in item.piece.media]) for item in work.accepted],
+            "media": [fingerprint(list(item.piece.media)) for item in work.accepted],
             "said": [fingerprint([msgspec.to_builtins(branch) for branch in item.piece.branches]) for item in work.accepted],
         }
     )

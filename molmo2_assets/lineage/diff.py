@@ -31,8 +31,8 @@ def diff_stores(old: Path, new: Path) -> Difference:
     import numpy as np
 
     before, after = RowStore(old), RowStore(new)
-    ids = [np.ascontiguousarray(store.column("id_hash")).view("V16").ravel() for store in (before, after)]
-    both, left, right = np.intersect1d(*ids, assume_unique=True, return_indices=True)
+    old_ids, new_ids = (np.ascontiguousarray(store.column("id_hash")).view("V16").ravel() for store in (before, after))
+    both, left, right = np.intersect1d(old_ids, new_ids, assume_unique=True, return_indices=True)
     changed = (before.column("row_hash")[left] != after.column("row_hash")[right]).any(axis=1)
     fields = {name: int((before.column(name)[left] != after.column(name)[right]).any(axis=1)[changed].sum()) for name in FIELDS}
     gone = np.setdiff1d(np.arange(len(before)), left)

@@ -42,7 +42,8 @@ def current_assets(home: Home) -> dict[str, Node]:
     """Every asset of a profile that was materialised, with the reasons for which it is stale (none: it is up to date)."""
     found: dict[str, tuple[Path, Manifest]] = {}
     for store in home.stores:
-        for key in store.keys():
+        names = store.keys()
+        for key in names:
             current = store.current(key)
             if current is not None:
                 found[key] = current

@@ -69,7 +69,8 @@ def clip(seconds: float = 3.0, subtitles: Sequence[Subtitle] = (), start: float 
     """A video of 8 frames a second."""
     return Media(
         id="v0", kind="video", uri="v", sha256=f"{hash_of('v'):064x}", width=96, height=72,
-        duration=seconds + (start or 0), fps=8.0, n_frames=int(seconds * 8), clip=None if start is None else (start, start + seconds), subtitles=tuple(subtitles),
+        duration=seconds + (start or 0), fps=8.0, n_frames=int(seconds * 8),
+        clip=None if start is None else (start, start + seconds), subtitles=tuple(subtitles),
     )  # fmt: skip
 
 

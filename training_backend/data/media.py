@@ -253,7 +253,9 @@ class _PyAv:
         if not container.streams.video:
             container.close()
             raise MediaFault("not_a_video", f"{self.path.name} has no video stream")
-        container.streams.best("video").thread_count = 1
+        stream = container.streams.best("video")
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_count = 1
         return container
 
     def probe(self) -> MediaFacts:

@@ -1,7 +1,7 @@
 """What an adapter is, and the small conversions that adapters share.
 
-Belongs here: the protocol, pieces of examples, units of coordinates, checks that only the published layout can state. Does not belong
-here: any layout (its own module), rules about examples (`contracts.py`).
+Belongs here: the protocol, pieces of examples, units of coordinates, checks that only the published layout can state. Does not
+belong here: any layout (its own module), rules about examples (`contracts.py`).
 
 An adapter reads one row at a time and gives a *piece*: the media that the row is about, and its branches. Pieces with the same
 `group` become one example with all their branches, a message tree; that is the validator's work.

@@ -2,8 +2,8 @@
 
 The layouts are simple on purpose, so that own data can join without a conversion script:
 
-* `annotated_images`: JSONL {path, caption?, qa?: [{question, answer}], counts?: [{label, count, all_pointed}], points?: [{label, x, y}]},
-  coordinates as fractions.
+* `annotated_images`: JSONL {path, caption?, qa?: [{question, answer}], counts?: [{label, count, all_pointed}],
+  points?: [{label, x, y}]}, coordinates as fractions.
 * `labelled_clips`: JSONL {path, label}; the question is the entry's parameter `question`.
 * `narrated_videos`: JSONL {path, narration: [{start, end, text}], caption?, qa?}; the narration becomes subtitles.
 """

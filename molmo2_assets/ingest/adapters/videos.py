@@ -1,7 +1,7 @@
 """Layouts about one video: captions, multiple choice with and without subtitles, points, tracks.
 
-Units: VideoPoint publishes percent of the frame and seconds of the file on a grid of half seconds; its evaluation set and all track sets
-publish pixels. Times of an example count from its clip's start.
+Units: VideoPoint publishes percent of the frame and seconds of the file on a grid of half seconds; its evaluation set and all
+track sets publish pixels. Times of an example count from its clip's start.
 """
 
 from __future__ import annotations

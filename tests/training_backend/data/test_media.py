@@ -138,7 +138,7 @@ def test_the_cache_is_content_addressed_and_shared(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "cache")], cwd=root, stdout=subprocess.PIPE) for _ in range(2)
     ]
     assert len({run.communicate()[0] for run in runs}) == 1
-    assert not [path for path in (tmp_path / "cache").rglob(".*")]
+    assert not list((tmp_path / "cache").rglob(".*"))
 
 
 def test_unknown_back_ends_name_the_known_ones(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_wrong_folders_name_file_and_tensor(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=first.name):
         load_model(tmp_path)
     first.unlink()
-    with pytest.raises(WeightsError, match="lacks .* tensors"):
+    with pytest.raises(WeightsError, match=r"lacks .* tensors"):
         load_model(tmp_path)
     first.write_bytes(whole)
     tensors = load_file(first)
