@@ -38,9 +38,13 @@ class Home:
         return self.root / self.profile / "dagster"
 
     def store(self, key: str) -> AssetStore:
-        """The store that holds assets of this key."""
+        """The store that holds assets of this key.
+
+        Versions of the shared layers lie once for all profiles, but which of them is current is each profile's own: two profiles
+        may ask one set's generator or contract for different things, at the same time.
+        """
         if key.split("/")[0] in SHARED_LAYERS:
-            return AssetStore(self.root / "shared" / "assets")
+            return AssetStore(self.root / "shared" / "assets", pointers=self.root / self.profile / "current")
         return AssetStore(self.root / self.profile / "assets")
 
     @property

@@ -86,6 +86,16 @@ def test_publish_find_current_and_attempts(tmp_path: Path) -> None:
     assert store.keys() == ["validated/a"]
 
 
+def test_readers_of_one_store_have_their_own_current(tmp_path: Path) -> None:
+    """Two profiles share the versions of a set, and neither moves what the other calls current."""
+    one, two = (AssetStore(tmp_path / "assets", pointers=tmp_path / name) for name in ("one", "two"))
+    first, second = _publish(one, b"1"), _publish(two, b"2")
+    assert [store.current("validated/a")[0] for store in (one, two)] == [first, second]  # type: ignore[index]
+    assert one.find("validated/a", fingerprint(RECIPE)) == second, "the versions themselves are shared"
+    assert one.keys() == two.keys() == ["validated/a"]
+    assert not list((tmp_path / "assets").rglob("current"))
+
+
 def test_a_folder_without_manifest_is_nobody(tmp_path: Path) -> None:
     store = AssetStore(tmp_path)
     half = tmp_path / "validated/a" / fingerprint(RECIPE)[:12]

@@ -180,16 +180,22 @@ def sync_tree(folder: Path) -> None:
 
 
 class AssetStore:
-    """The assets below one root, by key. Keys may have several segments (`raw/shapes_points`)."""
+    """The assets below one root, by key. Keys may have several segments (`raw/shapes_points`).
 
-    def __init__(self, root: Path) -> None:
+    `pointers` holds the `current` files where they do not lie beside the versions: several readers may share the versions of one
+    root and each have its own idea of which is current.
+    """
+
+    def __init__(self, root: Path, pointers: Path | None = None) -> None:
         self.root = root
+        self.pointers = pointers or root
 
     def folder(self, key: str) -> Path:
         """Where the versions of `key` lie."""
-        if any(part in ("", ".", "..") for part in key.split("/")):
-            raise ValueError(f"{key!r} is not an asset key")
-        return self.root / key
+        return self.root / _checked(key)
+
+    def _pointer(self, key: str) -> Path:
+        return self.pointers / _checked(key) / CURRENT_FILE
 
     def find(self, key: str, recipe_fingerprint: str) -> Path | None:
         """The newest complete folder that was made from this recipe, or None.
@@ -208,9 +214,8 @@ class AssetStore:
 
     def current(self, key: str) -> tuple[Path, Manifest] | None:
         """The folder that `current` names, with its manifest; None where the asset was never made."""
-        pointer = self.folder(key) / CURRENT_FILE
         try:
-            name = msgspec.json.decode(pointer.read_bytes())["folder"]
+            name = msgspec.json.decode(self._pointer(key).read_bytes())["folder"]
         except FileNotFoundError:
             return None
         folder = self.folder(key) / name
@@ -261,13 +266,19 @@ class AssetStore:
         """Point `current` at a complete folder of this key."""
         manifest = read_manifest(folder)
         pointer = {"folder": folder.name, "recipe": manifest.recipe_fingerprint, "data_version": manifest.data_version}
-        replace_file(self.folder(key) / CURRENT_FILE, canonical_bytes(pointer) + b"\n")
+        replace_file(self._pointer(key), canonical_bytes(pointer) + b"\n")
 
     def keys(self) -> list[str]:
         """All keys that have a current version, sorted."""
-        if not self.root.is_dir():
+        if not self.pointers.is_dir():
             return []
-        return sorted(path.parent.relative_to(self.root).as_posix() for path in self.root.rglob(CURRENT_FILE))
+        return sorted(path.parent.relative_to(self.pointers).as_posix() for path in self.pointers.rglob(CURRENT_FILE))
+
+
+def _checked(key: str) -> str:
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError(f"{key!r} is not an asset key")
+    return key
 
 
 def _attempt(name: str, base: str) -> int | None:
