@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+PORT ?= 3000
 VENV := .venv
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
 ENV := source ./activate.sh
@@ -12,8 +13,10 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: set PYTHON=/path/to/python3.11")'
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@command -v '$(PYTHON)' >/dev/null || { echo '$(PYTHON) is not here: install Python 3.11 or newer, or set PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@# Words that any Python understands, or an old one would answer with a syntax error.
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info; sys.exit(0 if v[:2] >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is %d.%d: set PYTHON=/path/to/python3.11" % (v[0], v[1]))'
+	@test -x $(VENV)/bin/python || '$(PYTHON)' -m venv $(VENV)
 	@# torch first and pinned: a range would take a build with CUDA libraries of several gigabytes.
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -33,8 +36,9 @@ test: $(STAMP) ## the tests
 lint: $(STAMP) ## ruff, import contracts, types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports --no-cache && $(VENV)/bin/mypy
 
-ui: $(STAMP) ## the Dagster UI on http://127.0.0.1:3000
-	@$(ENV) && dagster dev --host 127.0.0.1
+ui: $(STAMP) ## the Dagster UI on http://127.0.0.1:3000 (PORT=… for another)
+	@$(VENV)/bin/python -c 'import socket, sys; sys.exit("Port $(PORT) is in use, perhaps by another UI: close that one, or choose another port: make ui PORT=%d" % ($(PORT) + 1) if socket.socket().connect_ex(("127.0.0.1", $(PORT))) == 0 else 0)'
+	@$(ENV) && dagster dev --host 127.0.0.1 --port $(PORT)
 
 clean: ## remove what the demo made (.molmo2), not the environment
 	rm -rf .molmo2

@@ -109,6 +109,10 @@ class RunFailed(RuntimeError):
     """A run ended without a valid manifest; the message says where, why and what to do, with the end of its log."""
 
 
+class Stopped(Exception):
+    """A run saved its state and stopped because it was asked to."""
+
+
 class Launcher(Protocol):
     """Starts runs and finds them again. `submit` is idempotent: done → reuse, alive → attach, partial → resume, absent → start."""
 

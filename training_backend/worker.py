@@ -14,13 +14,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import msgspec
 
-from training_backend.api import RunResult, RunSpec, decode_spec
+from training_backend.api import RunFailed, RunResult, RunSpec, Stopped, decode_spec
+from training_backend.checkpoint.disk import refusal
 from training_backend.data.fingerprint import fingerprint
 from training_backend.data.manifest import (
     Manifest,
@@ -31,8 +34,8 @@ from training_backend.data.manifest import (
     sync_tree,
     write_manifest,
 )
-from training_backend.launch.local import EXIT_RESUMABLE
-from training_backend.launch.processes import die_with_parent, identify
+from training_backend.launch.local import EXIT_RESUMABLE, Exit, read_exit
+from training_backend.launch.processes import register
 from training_backend.train.events import EventWriter
 
 CODE_VERSION = {"tokenizer": "1", "plan": "1", "train": "1", "predict": "1"}
@@ -43,25 +46,90 @@ class Interrupted(BaseException):
     """SIGTERM reached a kind that has no state to save."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a kind is given: its spec, the run's folder, the folder that its output goes to, and ways to speak and to be stopped."""
+
+    spec: RunSpec
+    run_dir: Path
+    out: Path
+    events: EventWriter
+    stop: Callable[[], bool]
+    log: Callable[[str], None]
+
+
+def _tokenizer(job: Job) -> dict[str, Any]:
+    from training_backend.encode.tokens import build_tokenizer
+
+    return build_tokenizer(job.spec, job.out, job.log)
+
+
+def _plan(job: Job) -> dict[str, Any]:
+    from training_backend.pack.sequences import build_sequences
+
+    return build_sequences(job.spec, job.out, job.log)
+
+
+def _predict(job: Job) -> dict[str, Any]:
+    from training_backend.predict import run_predict
+
+    return run_predict(job.spec, job.out, job.log)
+
+
+def _train(job: Job) -> dict[str, Any]:
+    from training_backend.pack.sequences import open_batches
+    from training_backend.train.loop import read_plan, train
+
+    plan = read_plan(job.spec)
+    return train(plan, job.run_dir, job.out, open_batches(job.spec, job.run_dir), job.events, job.stop, job.log)
+
+
+KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {"tokenizer": _tokenizer, "plan": _plan, "train": _train, "predict": _predict}
+"""Kind → its computation, which returns {"counts", "facts"} of the result. Heavy imports happen inside."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one rank; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training_backend.worker", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="a run spec, as `encode_spec` writes it")
     parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder; everything it leaves lies there")
     options = parser.parse_args(arguments)
-    spec, run_dir = decode_spec(options.spec.read_bytes()), options.run_dir
-    rank = int(os.environ.get("RANK", "0"))
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()
-    replace_file(run_dir / "ranks" / f"{rank}.json", msgspec.json.encode(identify(os.getpid())))
-    with EventWriter(run_dir) as events:
-        code = _run(spec, run_dir, events)
-    if code:
-        replace_file(run_dir / "exit.json", msgspec.json.encode({"code": code}))
-    return code
+    run_dir, rank = options.run_dir.resolve(), int(os.environ.get("RANK", "0"))
+    try:
+        register(run_dir, rank)
+    except (OSError, RunFailed) as error:
+        # Not this process's run, so nothing is left in its folder.
+        print(_sentence(error, run_dir), file=sys.stderr, flush=True)
+        return 1
+    try:
+        spec = decode_spec(options.spec.read_bytes())
+        with EventWriter(run_dir, silent=rank != 0) as events:
+            ended = _run(spec, run_dir, events, rank)
+    except (OSError, msgspec.MsgspecError) as error:
+        about = f"{options.spec} cannot be read as a run spec: " if isinstance(error, msgspec.MsgspecError) else ""
+        ended = Exit(code=1, message=about + _sentence(error, run_dir))
+        with suppress(OSError):  # the log lies on the same disk
+            print(ended.message, file=sys.stderr, flush=True)
+    if ended.code:
+        _leave(run_dir, ended)
+    return ended.code
 
 
-def _run(spec: RunSpec, run_dir: Path, events: EventWriter) -> int:
+def _sentence(error: Exception, run_dir: Path) -> str:
+    refused = refusal(error, run_dir)
+    return str(refused.strerror if refused else error)
+
+
+def _leave(run_dir: Path, ended: Exit) -> None:
+    """Write exit.json. Where one rank failed the others are stopped, and save: that run failed all the same."""
+    before = read_exit(run_dir)
+    if before is not None and before.code != EXIT_RESUMABLE:
+        return
+    with suppress(OSError):
+        replace_file(run_dir / "exit.json", msgspec.json.encode(ended))
+
+
+def _run(spec: RunSpec, run_dir: Path, events: EventWriter, rank: int) -> Exit:
     asked: list[int] = []
 
     def on_term(number: int, _frame: FrameType | None) -> None:
@@ -76,52 +144,36 @@ def _run(spec: RunSpec, run_dir: Path, events: EventWriter) -> int:
         print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
         events.emit("log", message=message)
 
-    for leftover in run_dir.glob("output.partial-*"):
-        shutil.rmtree(leftover)
-    out = run_dir / f"output.partial-{os.getpid()}"
-    out.mkdir()
+    out = run_dir / f"output.partial-{rank}-{os.getpid()}"
     try:
+        for leftover in run_dir.glob(f"output.partial-{rank}-*"):
+            shutil.rmtree(leftover)
+        out.mkdir()
         started = time.monotonic()
-        found = _dispatch(spec, run_dir, out, events, lambda: bool(asked) or (run_dir / "stop").exists(), log)
-        _publish(spec, run_dir, out, found, time.monotonic() - started)
-    except Interrupted:
-        events.emit("stopped", message="stopped as asked")
-        return EXIT_RESUMABLE
+        if spec.kind not in KINDS:
+            raise ValueError(f"run kind {spec.kind!r} is not built yet; available: {', '.join(KINDS)}")
+        found = KINDS[spec.kind](Job(spec, run_dir, out, events, lambda: bool(asked) or (run_dir / "stop").exists(), log))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is computed is kept, whoever asks now
+        if rank == 0:
+            _publish(spec, run_dir, out, found, time.monotonic() - started)
+            events.emit("done")
+    except (Interrupted, Stopped) as stopped:
+        ended = Exit(code=EXIT_RESUMABLE, message=str(stopped) or "stopped as asked")
     except Exception as error:
-        from training_backend.train.loop import Stopped
-
-        if isinstance(error, Stopped):
-            events.emit("stopped", message=str(error))
-            return EXIT_RESUMABLE
-        traceback.print_exc()
-        events.emit("failed", message=f"{type(error).__name__}: {error}")
-        return 1
-    events.emit("done")
-    return 0
-
-
-def _dispatch(spec: RunSpec, run_dir: Path, out: Path, events: EventWriter, stop: Callable[[], bool],
-              log: Callable[[str], None]) -> dict[str, Any]:  # fmt: skip
-    """Compute one kind into `out`; returns {"counts", "facts"}. Heavy imports happen here."""
-    if spec.kind == "tokenizer":
-        from training_backend.encode.tokens import build_tokenizer
-
-        return build_tokenizer(spec, out, log)
-    if spec.kind == "plan":
-        from training_backend.pack.sequences import build_sequences
-
-        return build_sequences(spec, out, log)
-    if spec.kind == "predict":
-        from training_backend.predict import run_predict
-
-        return run_predict(spec, out, log)
-    if spec.kind == "train":
-        from training_backend.pack.sequences import open_batches
-        from training_backend.train.loop import read_plan, train
-
-        plan = read_plan(spec)
-        return train(plan, run_dir, out, open_batches(spec, run_dir), events, stop, log)
-    raise ValueError(f"run kind {spec.kind!r} is not built yet; available: tokenizer, plan, train, predict")
+        refused = refusal(error, run_dir)
+        ended = Exit(code=1, message=str(refused.strerror) if refused else f"{type(error).__name__}: {error}")
+        with suppress(OSError):
+            if refused is None:
+                traceback.print_exc()
+            else:
+                print(ended.message, file=sys.stderr, flush=True)
+    else:
+        ended = Exit(code=0)
+    shutil.rmtree(out, ignore_errors=True)  # published by now, or nobody's
+    if ended.code:
+        with suppress(OSError):
+            events.emit("stopped" if ended.code == EXIT_RESUMABLE else "failed", message=ended.message)
+    return ended
 
 
 def _publish(spec: RunSpec, run_dir: Path, out: Path, found: dict[str, Any], seconds: float) -> None:
@@ -131,8 +183,9 @@ def _publish(spec: RunSpec, run_dir: Path, out: Path, found: dict[str, Any], sec
     content = tuple(entry for entry in files if entry.path.endswith(".safetensors")) if spec.kind == "train" else files
     recipe = {"kind": spec.kind, "identity": spec.identity}
     manifest = Manifest(
-        kind=spec.kind, key=spec.run_name, recipe=recipe, recipe_fingerprint=fingerprint(recipe), data_version=files_version(content),
-        code_version=CODE_VERSION[spec.kind], files=files, counts=found["counts"], run={"seconds": seconds, **found["facts"]},
+        kind=spec.kind, key=spec.run_name, recipe=recipe, recipe_fingerprint=fingerprint(recipe),
+        data_version=files_version(content), code_version=CODE_VERSION[spec.kind], files=files, counts=found["counts"],
+        run={"seconds": seconds, **found["facts"]},
     )  # fmt: skip
     sync_tree(out)
     write_manifest(out, manifest)

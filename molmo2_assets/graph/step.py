@@ -6,11 +6,13 @@ complete folder of its recipe before it does anything, and Dagster's history mir
 
 # No `from __future__ import annotations` here: Dagster reads config and context annotations as objects.
 
+import errno
 import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import dagster as dg
 
 from molmo2_assets.graph.sweep import mark_process
 from molmo2_assets.home import Home
+from molmo2_assets.lineage.versions import recorded
 from training_backend.data.fingerprint import fingerprint, short
 from training_backend.data.manifest import (
     AssetState,
@@ -27,6 +30,7 @@ from training_backend.data.manifest import (
     list_files,
     parent_entry,
     read_manifest,
+    storage_error,
 )
 
 Metadata = dict[str, Any]
@@ -104,10 +108,11 @@ def run_step(context: dg.AssetExecutionContext, home: Home, key: str, layer: Lay
     identity = fingerprint(recipe)
     found = None if force else store.find(key, identity)
     hit = found is not None
-    if found is None:
-        found = _build(context, home, store, key, layer, recipe, identity, parents)
-    else:
-        store.set_current(key, found)
+    with _plain_words(home, store.folder(key)):
+        if found is None:
+            found = _build(context, home, store, key, layer, recipe, identity, parents)
+        elif (current := store.current(key)) is None or current[0] != found:
+            store.set_current(key, found)
     manifest = read_manifest(found)
     metadata: Metadata = {
         "cache": "hit" if hit else "miss",
@@ -124,6 +129,19 @@ def run_step(context: dg.AssetExecutionContext, home: Home, key: str, layer: Lay
     )
 
 
+@contextmanager
+def _plain_words(home: Home, folder: Path) -> Iterator[None]:
+    """A disk that is full or must not be written says so in one sentence, whichever library met it."""
+    try:
+        yield
+    except OSError as error:
+        where = Path(error.filename) if isinstance(error.filename, str) else folder
+        refused = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+        if not refused or not where.is_relative_to(home.root):
+            raise  # somebody else's file, or a network: not ours to explain
+        raise dg.Failure(description=str(storage_error(error, where)), allow_retries=False) from error
+
+
 def read_parent(home: Home, key: str, name: str) -> Parent:
     """The current version of a parent. Raises dg.Failure naming it and the way out."""
     current = home.store(name).current(name)
@@ -138,15 +156,14 @@ def read_parent(home: Home, key: str, name: str) -> Parent:
 
 def exact_parent(home: Home, child: Manifest, name: str) -> Parent:
     """The version of `name` that a finished asset was made from, whatever is current now."""
-    entry = child.parents[name]
-    folder = home.store(name).find(name, entry.recipe)
-    if folder is None:
+    found = recorded(home.store(name), name, child.parents[name])
+    if found is None:
         raise dg.Failure(
             description=f"{child.key} was made from a version of {name} that is no longer on disk; materialise "
             f"`{child.key}` again.",
             allow_retries=False,
         )
-    return Parent(name, folder, read_manifest(folder))
+    return Parent(name, *found)
 
 
 def _build(context: dg.AssetExecutionContext, home: Home, store: AssetStore, key: str, layer: Layer, recipe: dict[str, Any],
@@ -172,7 +189,7 @@ def _build(context: dg.AssetExecutionContext, home: Home, store: AssetStore, key
                 "cpu_seconds": round(time.process_time() - cpu, 3),
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "finished": time.time(),
-                "dagster_run": context.run_id,
+                "dagster_run": context.run.run_id,
             },
         )
         return store.publish(key, staged, manifest)

@@ -19,11 +19,11 @@ _marked: set[str] = set()
 
 def mark_process(context: dg.AssetExecutionContext) -> None:
     """Write this process into the run's tags, once a run, after closing runs that others abandoned."""
-    if context.run_id in _marked:
+    if context.run.run_id in _marked:
         return
-    _marked.add(context.run_id)
+    _marked.add(context.run.run_id)
     close_abandoned(context.instance)
-    context.instance.add_run_tags(context.run_id, {TAG: msgspec.json.encode(identify(os.getpid())).decode()})
+    context.instance.add_run_tags(context.run.run_id, {TAG: msgspec.json.encode(identify(os.getpid())).decode()})
 
 
 def close_abandoned(instance: dg.DagsterInstance) -> list[str]:
@@ -34,7 +34,10 @@ def close_abandoned(instance: dg.DagsterInstance) -> list[str]:
         tag = run.tags.get(TAG)
         if tag is None:
             continue
-        process = msgspec.json.decode(tag, type=Identity)
+        try:
+            process = msgspec.json.decode(tag, type=Identity)
+        except msgspec.MsgspecError:
+            continue  # somebody else's words under our name: not ours to judge, and no reason to stop every later run
         if is_here(process) and not is_alive(process):
             instance.report_run_failed(run, message=f"The process {process.pid} that executed this run is gone; run it again.")
             closed.append(run.run_id)

@@ -54,7 +54,7 @@ def execute(step: Step, spec: RunSpec) -> RunResult:
 
 def _asked_to_stop(context: dg.AssetExecutionContext) -> bool:
     """Dagster raises the same interrupt for a cancel and for a dying daemon; the run's status tells them apart."""
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     if run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED):
         return True
     launched_by_server = run is not None and _GRPC_TAG in run.tags

@@ -10,6 +10,7 @@ found through each error's `check_output`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,33 +41,42 @@ def facts_of(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
     facts = dict(_EMPTY)
     facts["branches"], facts["media"] = len(branches), len(media)
     seconds = media[0].seconds if media else None
+    for item in media:
+        for line in item.subtitles:
+            _text(facts, line.text)
     for branch in branches:
         roles = [turn.role for turn in branch.turns if turn.role != "system"]
         expected = ["user", "assistant"] * len(roles) if roles[:1] == ["user"] else ["assistant", "user"] * len(roles)
         facts["roles_ok"] &= bool(roles) and roles[-1] == "assistant" and roles == expected[: len(roles)]
         for turn in branch.turns:
-            points = 0
+            if not turn.parts:
+                facts["min_text"] = 0
+            points: int | None = None
             for part in turn.parts:
-                points += _part(facts, part, len(media), seconds, points)
+                found = _part(facts, part, len(media), seconds, points)
+                points = points if found is None else found + (points or 0)
     return facts
 
 
-def _part(facts: Facts, part: Any, images: int, seconds: float | None, points_before: int) -> int:
-    """Fold one part into the facts; returns how many points it holds."""
+def _part(facts: Facts, part: Any, images: int, seconds: float | None, points_before: int | None) -> int | None:
+    """Fold one part into the facts; returns how many points it holds, None where it is not a part of points.
+
+    "There are none" is a part of no points: a count beside it must be 0.
+    """
     if isinstance(part, Text):
         _text(facts, part.text)
-        return 0
+        return None
     if isinstance(part, Choices):
         for option in part.options:
             _text(facts, option)
         facts["options_low"] = min(facts["options_low"], len(part.options))
         facts["options_distinct"] &= len({option.strip().lower() for option in part.options}) == len(part.options)
         facts["answer_ok"] &= 0 <= part.answer < len(part.options)
-        return 0
+        return None
     if isinstance(part, Count):
         _text(facts, part.label)
-        facts["count_ok"] &= part.count >= 0 and (points_before == 0 or part.count == points_before)
-        return 0
+        facts["count_ok"] &= part.count >= 0 and points_before in (None, part.count)
+        return None
     if isinstance(part, Points):
         _text(facts, part.label)
         for point in part.points:
@@ -78,17 +88,18 @@ def _part(facts: Facts, part: Any, images: int, seconds: float | None, points_be
         for timed in part.points:
             _place(facts, timed.x, timed.y)
             _time(facts, timed.t, seconds)
+        facts["t_ordered"] &= all(a.t <= b.t for a, b in itertools.pairwise(part.points))
         return len(part.points)
     assert isinstance(part, Tracks)
     _text(facts, part.query)
     facts["seen"] &= bool(part.tracks)
     for track in part.tracks:
         facts["seen"] &= any(not sample.occluded for sample in track.samples)
-        facts["t_ordered"] &= all(a.t < b.t for a, b in zip(track.samples, track.samples[1:], strict=False))
+        facts["t_ordered"] &= all(a.t < b.t for a, b in itertools.pairwise(track.samples))
         for sample in track.samples:
             _place(facts, sample.x, sample.y)
             _time(facts, sample.t, seconds)
-    return 0
+    return None
 
 
 def _text(facts: Facts, text: str) -> None:
@@ -147,6 +158,7 @@ def schema(family: Family) -> DataFrameSchema:
 def verdicts(family: Family, facts: Sequence[Facts]) -> list[tuple[str, str] | None]:
     """For each row None, or (reason code, fact) of the first check that it fails, in the schema's order."""
     import pandera.errors
+    import pandera.polars as pa
     import polars as pl
 
     out: list[tuple[str, str] | None] = []
@@ -164,7 +176,7 @@ def verdicts(family: Family, facts: Sequence[Facts]) -> list[tuple[str, str] | N
         except pandera.errors.SchemaErrors as errors:
             for error in errors.schema_errors:
                 column = str(error.schema.name)
-                if error.check_output is None or error.check is None:
+                if error.check_output is None or not isinstance(error.check, pa.Check):  # a null, NaN or wrong type in the facts
                     raise RuntimeError(f"the contract cannot be applied: {error}") from None
                 passed = error.check_output.to_series() if isinstance(error.check_output, pl.DataFrame) else error.check_output
                 for row in passed.fill_null(value=False).not_().arg_true().to_list():

@@ -14,6 +14,8 @@ import msgspec
 
 QUARANTINE_FILE = "quarantine.jsonl"
 _PREVIEW = 200
+_DEPTH = 6
+"""Levels of a row that are shown: a hostile row may be nested as deeply as the interpreter allows."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +39,15 @@ def preview(data: object) -> str:
     def short(value: object, depth: int = 0) -> object:
         if isinstance(value, bytes):
             return f"<{len(value)} bytes>"
+        if isinstance(value, dict | list) and depth == _DEPTH:
+            return "…"
         if isinstance(value, dict):
-            return {key: short(item, depth + 1) for key, item in value.items()}
+            return {str(key): short(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list):
             return [short(item, depth + 1) for item in value[:4]] + (["…"] if len(value) > 4 else [])
-        return value if isinstance(value, str | int | bool | type(None)) else str(value)
+        if isinstance(value, str):
+            return value[:_PREVIEW]
+        return value if isinstance(value, int | bool | type(None)) else str(value)
 
     return msgspec.json.encode(short(data)).decode()[:_PREVIEW]
 

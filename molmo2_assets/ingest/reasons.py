@@ -6,9 +6,11 @@ changes its meaning.
 
 from __future__ import annotations
 
-REASONS_VERSION = 1
+REASONS_VERSION = 2
 REASONS: dict[str, str] = {
     "not_json": "the line is not a JSON object",
+    "not_csv": "the line is not a record of the table",
+    "not_text": "bytes that are not UTF-8, or half a character",
     "line_too_long": "the line is longer than is read",
     "missing_field": "a field that the layout needs is absent or null",
     "wrong_type": "a field has another type than the layout says",

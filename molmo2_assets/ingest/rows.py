@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -200,6 +201,8 @@ def _whole_characters(data: dict[str, Any]) -> None:
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise RowFault("not_text", "", "half of a surrogate pair") from None
+    except RecursionError as error:
+        raise RowFault("not_json", "", str(error)) from None
 
 
 def _json_array(path: Path, name: str) -> Iterator[RawRow | BadRow]:
@@ -268,13 +271,19 @@ def _csv(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow | B
         reader = csv.reader(lines(), strict=True)
         header = next(reader, [])
         _require(name, columns, header)
-        number, start = 0, taken
-        for record in reader:
+        for number in itertools.count():
+            start = taken
+            try:
+                record = next(reader, None)
+            except csv.Error as error:
+                if "unexpected end" in str(error):  # a quote that is never closed swallowed every row after it
+                    raise ValueError(f"{name} is cut off in the record that begins at byte {start}: {error}") from None
+                yield BadRow(name, number, RowFault("not_csv", "", str(error)), start, taken - start, "")
+                continue
+            if record is None:
+                return
             if record:
                 yield _record(name, number, header, record, start, taken - start)
-            number, start = number + 1, taken
-    except csv.Error as error:
-        raise ValueError(f"{name} is not CSV: {error}, in the record that begins at byte {start}") from None
     finally:
         csv.field_size_limit(limit)
 

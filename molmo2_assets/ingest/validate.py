@@ -21,6 +21,7 @@ from molmo2_assets.ingest.quarantine import Quarantined, by_reason, preview, wri
 from molmo2_assets.ingest.reasons import RowFault
 from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files, read_rows
 from training_backend.data.example import SCHEMA, Branch, Example, Media, Source
+from training_backend.data.fingerprint import fingerprint
 from training_backend.data.store import RowWriter
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
                 log(f"{spec.name}: {work.rows} rows read, {len(work.aside)} set aside")
                 spoke = time.monotonic()
     _apply_contract(spec, work)
-    _drop_duplicates(work)
+    _compare_rows(work)
     examples = list(_merge(spec, work))
     rows_ok = len(work.accepted)
     assert work.rows == rows_ok + len(work.aside), "every row is either accepted or set aside"
@@ -126,8 +127,8 @@ def _one_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: di
         return
     try:
         references = adapter.media(row, context)
-    except RowFault as fault:
-        work.set_aside(row, "layout", fault)
+    except Exception as error:
+        work.set_aside(row, "layout", _fault(error))
         return
     found = []
     for number, reference in enumerate(references):
@@ -144,10 +145,18 @@ def _one_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: di
         found.append(record.media(f"m{number}"))
     try:
         piece = adapter.read(row, found, context)
-    except RowFault as fault:
-        work.set_aside(row, "layout", fault)
+    except Exception as error:
+        work.set_aside(row, "layout", _fault(error))
         return
     work.accepted.append(_Accepted(row, piece, facts_of(piece.branches, piece.media)))
+
+
+def _fault(error: Exception) -> RowFault:
+    """What an adapter said of a row. Adapters name what they foresee; a row built in a way that they do not is set aside as well,
+    and counts towards the limit that rejects a set whose layout has changed."""
+    if isinstance(error, RowFault):
+        return error
+    return RowFault("wrong_type", "", f"{type(error).__name__}: {error}")
 
 
 def _apply_contract(spec: DatasetSpec, work: _Work) -> None:
@@ -161,12 +170,14 @@ def _apply_contract(spec: DatasetSpec, work: _Work) -> None:
     work.accepted = kept
 
 
-def _drop_duplicates(work: _Work) -> None:
-    """Rows that say the same about the same media as an earlier one, and rows that contradict it about the media."""
+def _compare_rows(work: _Work) -> None:
+    """Set aside rows that contradict others about their media, and rows that say again what an earlier one said.
+
+    Where rows of one group disagree, what most of them say holds, and among equals the one with the smaller hash: never the one
+    that happens to come first, so that the order of the source decides nothing.
+    """
     import duckdb
     import pyarrow as pa
-
-    from training_backend.data.fingerprint import fingerprint
 
     if not work.accepted:
         return
@@ -174,29 +185,44 @@ def _drop_duplicates(work: _Work) -> None:
         {
             "place": list(range(len(work.accepted))),
             "key": [item.piece.key for item in work.accepted],
-            "media": [fingerprint(list(item.piece.media)) for item in work.accepted],
-            "said": [fingerprint([msgspec.to_builtins(branch) for branch in item.piece.branches]) for item in work.accepted],
+            "about": [_about(item.piece) for item in work.accepted],
+            "said": [_said(item.piece) for item in work.accepted],
         }
     )
     connection = duckdb.connect()
     connection.register("rows", rows)
     found = connection.execute(
         """
-        select place,
-               case when row_number() over (partition by key, said order by place) > 1 then 'duplicate'
-                    when media <> first_value(media) over (partition by key order by place) then 'id_conflict' end as reason
-        from rows qualify reason is not null order by place
+        with counted as (select *, count(*) over (partition by key, about) as agreeing from rows),
+        compared as (
+            select place,
+                   about <> first_value(about) over (partition by key order by agreeing desc, about) as conflict,
+                   row_number() over (partition by key, about, said order by place) > 1 as again
+            from counted)
+        select place, case when conflict then 'id_conflict' else 'duplicate' end
+        from compared where conflict or again order by place
         """
     ).fetchall()
     connection.close()
     reasons = dict(found)
     for place, reason in reasons.items():
-        work.set_aside(work.accepted[place].row, "cross", RowFault(reason, work.accepted[place].piece.key, "see the earlier row"))
+        detail = "most rows of its group say otherwise" if reason == "id_conflict" else "see the earlier row"
+        work.set_aside(work.accepted[place].row, "cross", RowFault(reason, work.accepted[place].piece.key, detail))
     work.accepted = [item for place, item in enumerate(work.accepted) if place not in reasons]
 
 
+def _about(piece: Piece) -> str:
+    """Identity of what rows of one group must agree on: their media, and the masks of the objects that their points are on."""
+    return fingerprint([list(piece.media), piece.meta.get("masks")])
+
+
+def _said(piece: Piece) -> str:
+    return fingerprint([list(piece.branches)])
+
+
 def _merge(spec: DatasetSpec, work: _Work) -> Iterable[Example]:
-    """Pieces about the same media become one example with all their branches; order of first appearance."""
+    """Pieces about the same media become one example with all their branches; examples in order of first appearance, the pieces
+    of one in an order of their own, because branches are part of an example's identity and the order of the source is not."""
     groups: dict[str, list[_Accepted]] = {}
     for item in work.accepted:
         groups.setdefault(item.piece.key, []).append(item)
@@ -204,11 +230,15 @@ def _merge(spec: DatasetSpec, work: _Work) -> Iterable[Example]:
         names: dict[str, int] = {}
         branches: list[Branch] = []
         meta: dict[str, Any] = {}
-        for item in items:
+        for item in sorted(items, key=lambda item: (item.piece.branches[0].id, _said(item.piece))) if len(items) > 1 else items:
+            called: dict[str, str] = {}
             for branch in item.piece.branches:
                 count = names[branch.id] = names.get(branch.id, 0) + 1
-                branches.append(branch if count == 1 else msgspec.structs.replace(branch, id=f"{branch.id}~{count}"))
+                called[branch.id] = branch.id if count == 1 else f"{branch.id}~{count}"
+                branches.append(branch if count == 1 else msgspec.structs.replace(branch, id=called[branch.id]))
             for name, value in item.piece.meta.items():
+                if name == "answers":  # by branch
+                    value = {called[branch]: answers for branch, answers in value.items()}
                 meta[name] = {**meta[name], **value} if isinstance(meta.get(name), dict) else value
         first = items[0]
         yield Example(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
 
 ROOT_VARIABLE = "MOLMO2_MANUAL"
+HASHED_BYTES = 64 << 20
+"""Files up to this size are told apart by content whenever somebody looks."""
 
 
 def folder_of(spec: DatasetSpec) -> Path:
@@ -48,12 +50,25 @@ def files_of(spec: DatasetSpec, folder: Path) -> list[Path]:
     """Files that are taken, relative to the folder, sorted. Hidden ones only where a pattern names them."""
     patterns = tuple(spec.source.files)
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_walk(folder)):
         relative = path.relative_to(folder)
         wanted = any(fnmatch(relative.as_posix(), pattern) for pattern in patterns) if patterns else not _hidden(relative)
-        if wanted and path.is_file():
+        if wanted:
             found.append(relative)
     return found
+
+
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Every file below a folder, also behind links: media often lie on another disk, and `rglob` passes over linked folders. A link
+    back to a folder `above` is not entered."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def _hidden(relative: Path) -> bool:
@@ -61,21 +76,40 @@ def _hidden(relative: Path) -> bool:
 
 
 def identity(spec: DatasetSpec) -> dict[str, Any]:
-    """Path, patterns, and the names and sizes of what is there now: enough to see that files came, went or grew.
-
-    A file replaced by another of the same size is not seen here (hashing terabytes at every look would be); force the asset then.
+    """Path, patterns, and what is there now: name and content of every file, or, above `HASHED_BYTES`, name, size and time of
+    change (hashing terabytes at every look would take hours). A file that was only touched is fetched again and found the same.
     """
     try:
         folder = folder_of(spec)
     except SourceUnavailable:
         listing = None
     else:
-        listing = fingerprint([[path.as_posix(), (folder / path).stat().st_size] for path in files_of(spec, folder)])
+        listing = fingerprint([[path.as_posix(), *_content(folder / path)] for path in files_of(spec, folder)])
     return {"path": spec.source.path, "files": list(spec.source.files), "listing": listing}
 
 
+def _content(path: Path) -> list[str | int]:
+    facts = path.stat()
+    return [file_sha256(path)] if facts.st_size <= HASHED_BYTES else [facts.st_size, facts.st_mtime_ns]
+
+
+def _take(source: Path, target: Path) -> None:
+    if not source.stat().st_mode & 0o222:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or one without links
+            pass
+        else:
+            return
+    shutil.copyfile(source, target)
+
+
 def fetch_manual(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> FetchResult:
-    """Hard-link (else copy) the files into `dest` and hash them. Raises SourceUnavailable where there are none."""
+    """Copy the files into `dest` and hash them. Raises SourceUnavailable where there are none.
+
+    A file that nobody may write (`chmod a-w`) is hard-linked instead, which costs no space. Others are not: an editor that writes
+    in place would change a version that is already published.
+    """
     folder = folder_of(spec)
     files = files_of(spec, folder)
     if not files:
@@ -90,10 +124,7 @@ def fetch_manual(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> F
         source, target = folder / relative, dest / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        try:
-            os.link(source.resolve(), target)
-        except OSError:
-            shutil.copyfile(source, target)
+        _take(source.resolve(), target)
         checksums[relative.as_posix()] = file_sha256(target)
         total += target.stat().st_size
     log(f"{spec.name}: {len(files)} files, {total} bytes from the folder put in place by hand")

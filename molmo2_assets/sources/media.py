@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from molmo2_assets.ingest.adapters import Context, Reference, find_adapter
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
-from molmo2_assets.ingest.reasons import RowFault
 from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files, read_rows
 from training_backend.data.fingerprint import fingerprint, short
-from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, MediaFault, probe
+from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, MediaFacts, MediaFault, MediaKind, probe
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
@@ -50,8 +49,8 @@ def collect_media(
                 continue
             try:
                 references = adapter.media(row, context)
-            except RowFault:
-                continue  # the validator names it
+            except Exception:
+                continue  # the validator meets it again and names it
             for reference in references:
                 if reference.uri not in records:
                     records[reference.uri] = _one(spec, row, reference, raw, cache, limits)
@@ -79,7 +78,7 @@ def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache:
             digest = cache.add_bytes(reference.data)
         else:
             digest = cache.add_file(_resolve(spec, row, reference, raw))
-        facts = probe(cache.path(digest), limits, reference.kind)
+        facts = _probe(cache.path(digest), limits, reference.kind)
     except MediaFault as fault:
         state = "missing" if fault.reason == "missing" else "broken"
         return MediaRecord(uri=reference.uri, kind=reference.kind, state=state, reason=fault.reason, detail=str(fault)[:200])  # type: ignore[arg-type]
@@ -89,17 +88,35 @@ def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache:
     )  # fmt: skip
 
 
+def _probe(path: Path, limits: Limits, kind: MediaKind) -> MediaFacts:
+    """Facts of a file; whatever a decoder says of hostile bytes is a fault of those bytes. Raises MediaFault."""
+    try:
+        return probe(path, limits, kind)
+    except MediaFault:
+        raise
+    except Exception as error:
+        raise MediaFault("decode", f"{type(error).__name__}: {error}") from error
+
+
 def _resolve(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path) -> Path:
     """The file of a medium inside the raw folder. Raises MediaFault where it is missing or would lie elsewhere."""
     if spec.media.layout:
-        relative = spec.media.layout.format(**row.data)
+        try:
+            relative = spec.media.layout.format(**row.data)
+        except (KeyError, IndexError, AttributeError, TypeError) as error:
+            raise MediaFault("missing", f"the row lacks what {spec.media.layout!r} names: {error}") from None
     else:
         relative = f"media/{reference.uri.rsplit('/', 1)[-1]}"
     path = raw / relative
-    if ".." in Path(relative).parts or Path(relative).is_absolute() or path.is_symlink():
+    if ".." in Path(relative).parts or Path(relative).is_absolute():
         raise MediaFault("escapes", f"{relative} leaves its folder")
-    if not path.resolve().is_relative_to(raw.resolve()):
-        raise MediaFault("escapes", f"{relative} leaves its folder")
-    if not path.is_file():
-        raise MediaFault("missing", f"{relative} is not there")
-    return path
+    try:
+        if path.is_symlink() or not path.resolve().is_relative_to(raw.resolve()):
+            raise MediaFault("escapes", f"{relative} leaves its folder")
+        if path.is_file():
+            return path
+    except MediaFault:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, links in a circle
+        raise MediaFault("missing", f"{relative[:80]!r} is no file: {error}") from None
+    raise MediaFault("missing", f"{relative} is not there")

@@ -19,9 +19,7 @@ def small_config(**decoder: object) -> ModelConfig:
     fields.update(decoder)
     return ModelConfig(
         name="small",
-        vision=VisionConfig(
-            image_size=SIDE, patch_size=PATCH, width=24, layers=3, heads=2, mlp_width=32, feature_layers=(-1, -3)
-        ),
+        vision=VisionConfig(image_size=SIDE, patch_size=PATCH, width=24, layers=3, heads=2, mlp_width=32, feature_layers=(-1, -3)),
         connector=ConnectorConfig(heads=2, pool_width=24, mlp_width=32),
         decoder=DecoderConfig(**fields),
         init=InitConfig(scheme="fan_in", std=0.2, position_std=0.3),

@@ -16,83 +16,111 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training_backend.checkpoint.disk import refusal
 from training_backend.data.manifest import (
     Manifest,
     ManifestError,
-    sync_folder,
-    sync_tree,
     files_version,
     list_files,
     read_manifest,
-    storage_error,
+    sync_folder,
+    sync_tree,
     verify_files,
     write_manifest,
 )
 
-TENSOR_FILES = ("model", "optimizer", "guard")
+CODE_VERSION = "2"
+"""Of the layout; a state of another one is passed over, never half understood."""
+TENSOR_FILES = ("model", "optimizer", "guard", "meter")
+PLAIN_FIELDS = ("step", "counts", "loader", "records", "totals")
+_PARTIAL = ".partial-"
 
 
 @dataclass
 class TrainState:
-    """What a run is after `step` steps. `records` are the step records for the loss picture, `totals` running sums."""
+    """What a run is after `step` steps. `records` are the step records for the loss picture, `totals` running sums; `meter` and
+    `counts` what has happened since the last record."""
 
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     guard: dict[str, Tensor]
+    meter: dict[str, Tensor]
+    counts: dict[str, Any]
     loader: dict[str, Any]
     records: list[dict[str, Any]]
     totals: dict[str, float]
 
 
 def save_state(root: Path, state: TrainState, fingerprint: str, keep: int) -> Path:
-    """Write `root/step-N`; it exists whole or not at all. Older ones beyond `keep` are removed after it is durable."""
+    """Write `root/step-N`; it exists whole or not at all. Raises StorageError, leaving the older ones and no half one.
+
+    The `keep` newest stay. What claims a later step was passed over when the run resumed, and goes.
+    """
     final = root / f"step-{state.step:08d}"
-    staged = root / f".partial-{final.name}"
+    staged = root / f"{_PARTIAL}{final.name}"
     try:
-        shutil.rmtree(staged, ignore_errors=True)
+        for leftover in root.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(leftover)
         staged.mkdir(parents=True)
-        for name in TENSOR_FILES:
-            tensors = {key: value.detach().cpu().contiguous().clone() for key, value in sorted(getattr(state, name).items())}
-            save_file(tensors, staged / f"{name}.safetensors")
-        body = {"step": state.step, "loader": state.loader, "records": state.records, "totals": state.totals}
-        (staged / "state.json").write_bytes(msgspec.json.encode(body))
-        files = list_files(staged)
-        manifest = Manifest(
-            kind="train_state", key=final.name, recipe={}, recipe_fingerprint=fingerprint, data_version=files_version(files),
-            code_version="1", files=files,
-        )  # fmt: skip
-        sync_tree(staged)
-        write_manifest(staged, manifest)
+        _write(staged, state, fingerprint)
         shutil.rmtree(final, ignore_errors=True)
         staged.rename(final)
         sync_folder(root)
-    except OSError as error:
-        raise storage_error(error, final) from error
-    for old in sorted(root.glob("step-*"))[: -max(1, keep)]:
-        shutil.rmtree(old)
+    except Exception as error:
+        shutil.rmtree(staged, ignore_errors=True)  # a full disk needs the space
+        refused = refusal(error, final)
+        if refused is None:
+            raise
+        raise refused from error
+    known = sorted(root.glob("step-*"))
+    newer = [folder for folder in known if folder.name > final.name]
+    older = [folder for folder in known if folder.name <= final.name]
+    for folder in (*newer, *older[: -max(1, keep)]):
+        shutil.rmtree(folder)
     return final
+
+
+def _write(staged: Path, state: TrainState, fingerprint: str) -> None:
+    for name in TENSOR_FILES:
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in sorted(getattr(state, name).items())}
+        save_file(tensors, staged / f"{name}.safetensors")
+    body = {name: getattr(state, name) for name in PLAIN_FIELDS}
+    (staged / "state.json").write_bytes(msgspec.json.encode(body))
+    files = list_files(staged)
+    manifest = Manifest(
+        kind="train_state", key=f"step-{state.step:08d}", recipe={}, recipe_fingerprint=fingerprint,
+        data_version=files_version(files), code_version=CODE_VERSION, files=files,
+    )  # fmt: skip
+    sync_tree(staged)
+    write_manifest(staged, manifest)
 
 
 def load_state(root: Path, fingerprint: str) -> tuple[TrainState | None, list[str]]:
     """The newest valid state of this run, and a sentence for every newer one that had to be passed over."""
     passed = []
     for folder in sorted(root.glob("step-*"), reverse=True):
-        try:
-            manifest = read_manifest(folder)
-        except ManifestError as error:
-            passed.append(str(error))
+        problem = _problem(folder, fingerprint)
+        if problem:
+            passed.append(problem)
             continue
-        problems = verify_files(folder, manifest)
-        if manifest.recipe_fingerprint != fingerprint:
-            problems.append(f"{folder} belongs to another run")
-        if problems:
-            passed.append(problems[0])
-            continue
-        body = msgspec.json.decode((folder / "state.json").read_bytes())
-        tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSOR_FILES}
-        return TrainState(**body, **tensors), passed
+        fields: dict[str, Any] = msgspec.json.decode((folder / "state.json").read_bytes())
+        fields |= {name: load_file(folder / f"{name}.safetensors") for name in TENSOR_FILES}
+        return TrainState(**fields), passed
     return None, passed
+
+
+def _problem(folder: Path, fingerprint: str) -> str | None:
+    """Why a state cannot be used, in one sentence; None where it can."""
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError as error:
+        return str(error)
+    if manifest.recipe_fingerprint != fingerprint:
+        return f"{folder} belongs to another run"
+    if manifest.code_version != CODE_VERSION:
+        return f"{folder} has layout {manifest.code_version}, this version reads {CODE_VERSION}"
+    return next(iter(verify_files(folder, manifest)), None)
 
 
 def restore_model(model: torch.nn.Module, saved: dict[str, Tensor]) -> None:

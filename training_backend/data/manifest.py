@@ -35,6 +35,9 @@ class ManifestError(ValueError):
 class StorageError(OSError):
     """The disk refused: full, read-only or without permission; the message says which folder and what to do."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)  # without the number that OSError writes before it
+
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the asset, path relative to its folder, with `/`."""
@@ -155,10 +158,14 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def storage_error(error: OSError, path: Path) -> StorageError:
     """`error` in words a person can act on."""
-    if error.errno == errno.ENOSPC:
-        why, way_out = "the disk is full", "free some space (old versions: `molmo2 gc`) and run again; nothing finished is lost"
+    if isinstance(error, StorageError):
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why, way_out = "the disk is full", "free some space and run again; nothing finished is lost"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         why, way_out = "no permission to write", "choose another MOLMO2_HOME or give yourself access"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        why, way_out = "a file lies where a folder is needed", "move it away or choose another MOLMO2_HOME"
     else:
         why, way_out = error.strerror or str(error), "check the disk and run again"
     return StorageError(error.errno or 0, f"cannot write {path}: {why}; {way_out}.")
@@ -214,10 +221,13 @@ class AssetStore:
 
     def current(self, key: str) -> tuple[Path, Manifest] | None:
         """The folder that `current` names, with its manifest; None where the asset was never made."""
+        pointer = self._pointer(key)
         try:
-            name = msgspec.json.decode(self._pointer(key).read_bytes())["folder"]
-        except FileNotFoundError:
+            name = msgspec.json.decode(pointer.read_bytes())["folder"]
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (msgspec.DecodeError, KeyError, TypeError):
+            raise ManifestError(f"{pointer} cannot be read; remove it and materialise the asset again.") from None
         folder = self.folder(key) / name
         return folder, read_manifest(folder)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ FaultReason = Literal[
 ]
 _SEEK_SECONDS = 4.0
 """A jump further than this is worth a seek to the key frame before it."""
+_CUT_SECONDS = 0.5
+"""A stream that ends this much before its own header says was cut off; headers round."""
 _EPSILON = 1e-4
 """Seconds by which a wanted time may miss a frame's time stamp for rounding."""
 
@@ -184,7 +187,7 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
             image = Image.alpha_composite(white, image)
         return np.asarray(image.convert("RGB"))
     except OSError as error:
-        reason: FaultReason = "truncated" if "truncated" in str(error) or "broken data" in str(error) else "decode"
+        reason: FaultReason = "truncated" if re.search("truncated|broken data", str(error), re.I) else "decode"
         raise MediaFault(reason, str(error)) from None
     except (ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise MediaFault("decode", f"{type(error).__name__}: {error}") from None
@@ -250,8 +253,8 @@ class _PyAv:
             known = head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3"  # MP4, Matroska: it began as a video
             reason: FaultReason = "truncated" if known else "not_a_video"
             raise MediaFault(reason, f"{self.path.name}: {_first_line(error)}") from None
-        if not container.streams.video:
-            container.close()
+        if not container.streams.video or container.format.name.endswith(("_pipe", "image2")):
+            container.close()  # FFmpeg plays a still picture as a film of one frame, whatever the file's name says
             raise MediaFault("not_a_video", f"{self.path.name} has no video stream")
         stream = container.streams.best("video")
         assert isinstance(stream, av.VideoStream)
@@ -280,6 +283,9 @@ class _PyAv:
                 raise MediaFault("truncated", f"{self.path.name} holds {len(stamps)} of {stream.frames} frames")
             rate = float(stream.average_rate or 0) or (len(stamps) - 1) / max(max(stamps) - min(stamps), 1e-9)
             codec = stream.codec_context.name
+            promised = _seconds(stream.metadata.get("DURATION", ""))  # Matroska counts no frames, but says how long
+        if promised is not None and promised - (max(stamps) + 1 / rate) > _CUT_SECONDS:
+            raise MediaFault("truncated", f"{self.path.name} ends after {max(stamps):.2f} of {promised:.2f} s")
         self._stamps = sorted(stamps)
         self._start = self._stamps[0]
         duration = self._stamps[-1] - self._start + 1 / rate if rate else 0.0
@@ -338,6 +344,12 @@ class _PyAv:
                         break
             if not jumped:
                 return
+
+
+def _seconds(text: str) -> float | None:
+    """`00:01:02.500000000` in seconds; None where it is no such text."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip())
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def _turned(frame: Any) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The local launcher: a run spec becomes processes of this host, and is found again from any other process.
 
-Belongs here: starting, attaching, following, stopping. Does not belong here: what a run computes (`worker.py`). Nothing here imports
-torch.
+Belongs here: starting, attaching, following, stopping. Does not belong here: what a run computes (`worker.py`). Nothing here
+imports torch.
 
 A run directory holds spec.json, agent.json (who runs it), ranks/<n>.json, events.jsonl, worker.log, heartbeat, stop (a request),
 exit.json, checkpoints/, output/ with its manifest, and result.json, written last. Success is a result with a valid manifest,
@@ -23,8 +23,19 @@ from pathlib import Path
 import msgspec
 
 from training_backend.api import Event, RunFailed, RunHandle, RunResult, RunSpec, State, decode_spec, encode_spec
-from training_backend.data.manifest import ManifestError, read_manifest, replace_file, storage_error, verify_files
-from training_backend.launch.processes import Identity, identify, is_alive, is_here, send, wait_gone
+from training_backend.checkpoint.disk import refusal
+from training_backend.data.manifest import ManifestError, read_manifest, replace_file, verify_files
+from training_backend.launch.processes import (
+    ATTEMPT_FILES,
+    LAUNCHED,
+    Identity,
+    identify,
+    is_alive,
+    is_here,
+    read_identity,
+    send,
+    wait_gone,
+)
 
 EXIT_RESUMABLE = 75
 """Exit code of a worker that saved its state and stopped when asked (EX_TEMPFAIL)."""
@@ -34,53 +45,73 @@ _LOG_TAIL = 30
 _POLL = 0.2
 
 
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """`exit.json`: how a worker ended that did not finish, in a code and a sentence."""
+
+    code: int
+    message: str = ""
+
+
 class LocalLauncher:
-    """Runs on this host. Safe to use from several processes at once: starting is guarded by a file lock."""
+    """Runs on this host. Safe to use from several processes at once: starting is guarded by a file lock.
+
+    `worker` is the module that is run; it takes the command line of `training_backend.worker`.
+    """
 
     name = "local"
+    worker = "training_backend.worker"
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def submit(self, spec: RunSpec, run_dir: Path) -> RunHandle:
         """Make sure the run is done or on its way. Done → reuse; alive → attach; partial → resume; absent → start."""
+        run_dir = run_dir.absolute()
         handle = RunHandle(launcher=self.name, run_dir=str(run_dir), fingerprint=spec.fingerprint)
+        stored = run_dir / "spec.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
+            with _locked(run_dir):
+                if stored.is_file() and _stored_fingerprint(stored) != spec.fingerprint:
+                    raise RunFailed(f"{run_dir} belongs to another run; move it away or use another run directory.")
+                if self.status(handle) not in ("done", "running", "stopping"):
+                    replace_file(stored, encode_spec(spec))
+                    self._start(spec, run_dir)
         except OSError as error:
-            raise storage_error(error, run_dir) from error
-        with _locked(run_dir):
-            stored = run_dir / "spec.json"
-            if stored.is_file() and decode_spec(stored.read_bytes()).fingerprint != spec.fingerprint:
-                raise RunFailed(f"{run_dir} belongs to another run; move it away or use another run directory.")
-            if self.status(handle) not in ("done", "running", "stopping"):
-                replace_file(stored, encode_spec(spec))
-                self._start(spec, run_dir)
+            raise (refusal(error, run_dir) or error) from error
         return handle
 
     def _start(self, spec: RunSpec, run_dir: Path) -> None:
-        for name in ("stop", "exit.json", "result.json"):
+        for name in ATTEMPT_FILES:
             (run_dir / name).unlink(missing_ok=True)
         for rank in run_dir.glob("ranks/*.json"):
             rank.unlink()
         environment = {
             **os.environ,
+            LAUNCHED: self.name,
             "OMP_NUM_THREADS": str(spec.execution.threads),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *_python_path()]),
+            "PYTHONSAFEPATH": "1",  # the folder that somebody happened to stand in is no place to import from
             "PYTHONUNBUFFERED": "1",
         }
         with (run_dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(
-                command(spec, run_dir),
+                command(spec, run_dir, self.worker),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # the run outlives the terminal, the asset and the daemon that started it
             )
+        try:
+            replace_file(run_dir / "agent.json", msgspec.json.encode(identify(child.pid)))
+            (run_dir / "heartbeat").touch()
+        except BaseException:
+            # Nobody would ever find it. A torchrun agent's ranks die with it.
+            child.kill()
+            child.wait()
+            raise
         self._children[str(run_dir)] = child
-        replace_file(run_dir / "agent.json", msgspec.json.encode(identify(child.pid)))
-        (run_dir / "heartbeat").touch()
 
     def status(self, handle: RunHandle) -> State:
         """What the run directory says; never trusts an exit code alone."""
@@ -88,15 +119,17 @@ class LocalLauncher:
         child = self._children.get(handle.run_dir)
         if child is not None:
             child.poll()  # reaps our own child, which would stay a zombie otherwise
+        agent = read_identity(run_dir / "agent.json")
+        # Looked at before the result: a worker that publishes and ends between the two must not seem to have died.
+        alive = agent is not None and (any(map(is_alive, (agent, *_ranks(run_dir)))) or _alive_elsewhere(run_dir, agent))
         if _valid_result(run_dir) is not None:
             return "done"
-        agent = _read_identity(run_dir / "agent.json")
         if agent is None:
             return "absent"
-        if is_alive(agent) or _alive_elsewhere(run_dir, agent):
+        if alive:
             return "stopping" if (run_dir / "stop").exists() else "running"
-        code = _exit_code(run_dir)
-        return "interrupted" if code in (None, EXIT_RESUMABLE) else "failed"
+        ended = read_exit(run_dir)
+        return "interrupted" if ended is None or ended.code == EXIT_RESUMABLE else "failed"
 
     def events(self, handle: RunHandle, cursor: int) -> tuple[list[Event], int]:
         """Whole lines of events.jsonl from byte `cursor` on; a line that is still being written waits for the next call."""
@@ -131,23 +164,26 @@ class LocalLauncher:
     def stop(self, handle: RunHandle, grace_seconds: float) -> None:
         """Ask, then insist: request file → SIGTERM → after the grace SIGKILL to the group and to every rank by name."""
         run_dir = Path(handle.run_dir)
-        agent = _read_identity(run_dir / "agent.json")
+        agent = read_identity(run_dir / "agent.json")
         if agent is None or self.status(handle) not in ("running", "stopping"):
             return
         if not is_here(agent):
             raise RunFailed(f"{run_dir} runs on host {agent.host}; stop it there (`molmo2 runs stop {run_dir.name}`).")
         replace_file(run_dir / "stop", str(time.time()).encode())
         spec = decode_spec((run_dir / "spec.json").read_bytes())
-        everyone = [agent, *_ranks(run_dir)]
-        if needs_torchrun(spec):
-            # torchrun kills its ranks 30 s after SIGTERM whatever they are doing, so the request file gets the whole grace.
-            wait_gone(everyone, grace_seconds)
-        send(agent, signal.SIGTERM)
-        if not wait_gone(everyone, 5.0 if needs_torchrun(spec) else grace_seconds):
-            send(agent, signal.SIGKILL, group=True)
-            for rank in _ranks(run_dir):
-                send(rank, signal.SIGKILL)
-            wait_gone(everyone, 10.0)
+        try:
+            if needs_torchrun(spec):
+                # torchrun kills its ranks 30 s after SIGTERM whatever they are doing, so the request file gets the whole grace.
+                wait_gone([agent, *_ranks(run_dir)], grace_seconds)
+            send(agent, signal.SIGTERM)
+            if not wait_gone([agent, *_ranks(run_dir)], min(5.0, grace_seconds) if needs_torchrun(spec) else grace_seconds):
+                send(agent, signal.SIGKILL, group=True)
+                for rank in _ranks(run_dir):
+                    send(rank, signal.SIGKILL)
+                if not wait_gone([agent, *_ranks(run_dir)], 10.0):
+                    raise RunFailed(f"{run_dir} was killed, but process {agent.pid} or a rank of it hangs in the kernel.")
+        except PermissionError:
+            raise RunFailed(f"{run_dir} belongs to another user, who must stop process {agent.pid}.") from None
         child = self._children.pop(handle.run_dir, None)
         if child is not None:
             child.wait(timeout=10)
@@ -158,17 +194,16 @@ class LocalLauncher:
         found = _valid_result(run_dir)
         if found is not None:
             return found
-        spec = decode_spec((run_dir / "spec.json").read_bytes())
         log = run_dir / "worker.log"
         lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL:] if log.is_file() else []
-        state = self.status(handle)
-        code = _exit_code(run_dir)
+        state, ended = self.status(handle), read_exit(run_dir)
         why = {
+            "absent": "was never started",
             "interrupted": "was interrupted; run it again and it resumes from its last checkpoint",
             "running": "is still running",
             "stopping": "is stopping",
-        }.get(state, f"failed with exit code {code}; fix the cause and run it again")
-        raise RunFailed(f"The {spec.kind} run {run_dir.name} {why}. Log: {log}\n" + "\n".join(lines))
+        }.get(state) or f"failed: {ended.message if ended else 'no reason was left'}\nFix the cause and run it again"
+        raise RunFailed(f"The run {run_dir.name} {why}. Log: {log}\n" + "\n".join(lines))
 
 
 def needs_torchrun(spec: RunSpec) -> bool:
@@ -176,13 +211,13 @@ def needs_torchrun(spec: RunSpec) -> bool:
     return spec.kind == "train" and spec.execution.processes > 1
 
 
-def command(spec: RunSpec, run_dir: Path) -> list[str]:
+def command(spec: RunSpec, run_dir: Path, worker: str = LocalLauncher.worker) -> list[str]:
     """The worker's command line."""
-    worker = ["-m", "training_backend.worker", "--spec", str(run_dir / "spec.json"), "--run-dir", str(run_dir)]
+    rank = ["-m", worker, "--spec", str(run_dir / "spec.json"), "--run-dir", str(run_dir)]
     if not needs_torchrun(spec):
-        return [sys.executable, *worker]
+        return [sys.executable, *rank]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(spec.execution.processes)]
-    return [sys.executable, *torchrun, *worker]
+    return [sys.executable, *torchrun, *rank]
 
 
 def _python_path() -> list[str]:
@@ -196,15 +231,16 @@ def _locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _read_identity(path: Path) -> Identity | None:
+def _stored_fingerprint(path: Path) -> str | None:
+    """Whose run the folder is; None where the file says nothing that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except (FileNotFoundError, msgspec.MsgspecError):
+        return decode_spec(path.read_bytes()).fingerprint
+    except msgspec.MsgspecError:
         return None
 
 
 def _ranks(run_dir: Path) -> list[Identity]:
-    found = (_read_identity(path) for path in sorted(run_dir.glob("ranks/*.json")))
+    found = (read_identity(path) for path in sorted(run_dir.glob("ranks/*.json")))
     return [identity for identity in found if identity is not None]
 
 
@@ -215,17 +251,21 @@ def _alive_elsewhere(run_dir: Path, agent: Identity) -> bool:
     return time.time() - heartbeat.stat().st_mtime < _REMOTE_SILENCE
 
 
-def _exit_code(run_dir: Path) -> int | None:
+def read_exit(run_dir: Path) -> Exit | None:
+    """How the last worker ended; None where it left nothing, as after a kill."""
     try:
-        return int(msgspec.json.decode((run_dir / "exit.json").read_bytes())["code"])
-    except (FileNotFoundError, msgspec.MsgspecError, KeyError):
+        return msgspec.json.decode((run_dir / "exit.json").read_bytes(), type=Exit)
+    except (FileNotFoundError, msgspec.MsgspecError):
         return None
 
 
 def _valid_result(run_dir: Path) -> RunResult | None:
+    output = run_dir / "output"
     try:
         result = msgspec.json.decode((run_dir / "result.json").read_bytes(), type=RunResult)
-        manifest = read_manifest(run_dir / "output")
+        manifest = read_manifest(output)
     except (FileNotFoundError, msgspec.MsgspecError, ManifestError):
         return None
-    return None if verify_files(run_dir / "output", manifest, hashes=False) else result
+    if manifest.data_version != result.data_version or verify_files(output, manifest, hashes=False):
+        return None
+    return msgspec.structs.replace(result, output=str(output))  # the home may have moved since

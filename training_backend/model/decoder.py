@@ -1,7 +1,7 @@
 """The decoder: token embeddings in, hidden states out.
 
-Belongs here: RMS norms, rotary positions (plain and YaRN, per layer), grouped-query attention with both kinds of query-key norm, pre-
-and post-norm blocks, SwiGLU. Does not belong here: the mask and how attention is computed: a block is handed an `Attend`.
+Belongs here: RMS norms, rotary positions (plain and YaRN, per layer), grouped-query attention with both kinds of query-key norm,
+pre- and post-norm blocks, SwiGLU. Does not belong here: the mask and how attention is computed: a block is handed an `Attend`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training_backend.attention.reference import CHUNK, attend, chunk_masks
+from training_backend.attention.choose import prepare
 from training_backend.config import GenerateConfig
 from training_backend.model.molmo2 import Molmo2, TensorBatch, _keep, is_full_layer
 from training_backend.pack.batch import Batch, Encoded
@@ -48,15 +48,14 @@ def generate(
     full = model.mask(tensors)
     window = model.config.decoder.sliding_window
     near = model.mask(tensors, window) if window else full
-    one_chunk = width <= CHUNK
-    masks = {True: chunk_masks(full) if one_chunk else None}
-    masks[False] = chunk_masks(near) if one_chunk and window else masks[True]
+    heads = (model.config.decoder.heads, model.config.decoder.kv_heads, model.config.decoder.head_dim)
+    whole = prepare(full, model.attention, x_BSD, heads)
+    part = prepare(near, model.attention, x_BSD, heads) if window else whole
 
     def prefill(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         cache.key[layer, :, :, :width] = key
         cache.value[layer, :, :, :width] = value
-        whole = is_full_layer(model.config, layer)
-        return attend(query, key, value, full if whole else near, masks[whole])
+        return (whole if is_full_layer(model.config, layer) else part)(query, key, value)
 
     hidden = model.decoder(x_BSD, tensors.position, prefill, _keep)
     row_index = torch.arange(rows, device=device)
@@ -90,7 +89,7 @@ def generate(
             cache.key[layer, row_index, :, write] = key[:, :, 0]
             cache.value[layer, row_index, :, write] = value[:, :, 0]
             mask = visible
-            if not is_full_layer(model.config, layer):
+            if window is not None and not is_full_layer(model.config, layer):
                 mask = mask & (at[:, None] - places < window)
             grouped = query.shape[1] != key.shape[1]
             return F.scaled_dot_product_attention(

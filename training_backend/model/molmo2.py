@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from training_backend.attention.choose import Name, prepare
 from training_backend.attention.mask import MaskSpec
-from training_backend.attention.reference import CHUNK, attend, chunk_masks
-from training_backend.config import ModelConfig
+from training_backend.config import InitConfig, ModelConfig
 from training_backend.model.connector import Connector
 from training_backend.model.decoder import Decoder
 from training_backend.model.vision import VisionTransformer
@@ -72,12 +72,29 @@ def _keep(x: Tensor) -> Tensor:
     return x
 
 
+@torch.no_grad()
+def init_tensor(name: str, tensor: Tensor, init: InitConfig, generator: torch.Generator) -> None:
+    """Initialise one parameter in place, by its name."""
+    if name.endswith(".bias"):
+        tensor.zero_()
+    elif "norm" in name:
+        tensor.fill_(1.0)
+    elif name == "vision.position":
+        tensor.normal_(0.0, init.position_std, generator=generator)
+    elif init.scheme == "fan_in" and not name.startswith("decoder."):
+        tensor.normal_(0.0, 1 / math.sqrt(tensor.shape[-1]), generator=generator)
+    else:
+        tensor.normal_(0.0, init.std, generator=generator)
+
+
 class Molmo2(nn.Module):
     """A Molmo2-class model of any size. Parameters are uninitialised until `init_weights` or `weights.load_model`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention: Name = "auto"
+        """The back end (`attention.choose`): how, not what, so it is no part of the configuration."""
         self.vision = VisionTransformer(config.vision)
         features = config.vision.width * len(config.vision.feature_layers)
         self.connector = Connector(config.connector, features, config.decoder.width)
@@ -87,18 +104,8 @@ class Molmo2(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Initialise every parameter from one seed, in a fixed order of names."""
         generator = torch.Generator(device=next(self.parameters()).device).manual_seed(seed)
-        init = self.config.init
         for name, parameter in sorted(self.named_parameters()):
-            if name.endswith(".bias"):
-                parameter.zero_()
-            elif "norm" in name:
-                parameter.fill_(1.0)
-            elif name == "vision.position":
-                parameter.normal_(0.0, init.position_std, generator=generator)
-            elif init.scheme == "fan_in" and not name.startswith("decoder."):
-                parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
-            else:
-                parameter.normal_(0.0, init.std, generator=generator)
+            init_tensor(name, parameter, self.config.init, generator)
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters of each optimiser part. The extra embedding rows train with the connector, as in the release."""
@@ -125,13 +132,12 @@ class Molmo2(nn.Module):
         config = self.config.decoder
         full = self.mask(batch)
         near = self.mask(batch, config.sliding_window) if config.sliding_window else full
-        one_chunk = batch.tokens.shape[1] <= CHUNK
-        masks = {True: chunk_masks(full) if one_chunk else None}
-        masks[False] = masks[True] if near is full else (chunk_masks(near) if one_chunk else None)
+        heads = (config.heads, config.kv_heads, config.head_dim)
+        whole = prepare(full, self.attention, x_BSD, heads)
+        part = whole if near is full else prepare(near, self.attention, x_BSD, heads)
 
         def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            whole = is_full_layer(self.config, layer)
-            return attend(query, key, value, full if whole else near, masks[whole])
+            return (whole if is_full_layer(self.config, layer) else part)(query, key, value)
 
         drop = ResidualDropout(residual, response, batch.response, seed) if residual or response else _keep
         return self.decoder(x_BSD, batch.position, attention, drop)

@@ -1,7 +1,8 @@
 """The vision transformer: crops in, features of chosen layers out.
 
-Belongs here: patches, positions, pre-norm blocks. Does not belong here: pooling and projection (`connector.py`), tiling and resizing
-(`encode/images.py`). Layout and names follow the released model: SigLIP-class, no class token, learned positions, GELU-tanh.
+Belongs here: patches, positions, pre-norm blocks. Does not belong here: pooling and projection (`connector.py`), tiling and
+resizing (`encode/images.py`). Layout and names follow the released model: SigLIP-class, no class token, learned positions,
+GELU-tanh.
 """
 
 from __future__ import annotations

@@ -10,18 +10,14 @@ from pathlib import Path
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from training_backend.config import ModelConfig
 from training_backend.model.molmo2 import Molmo2
+from training_backend.model.tensor_files import Spec, TensorFolder, WeightsError, check_tensors, split_shards, write_file
 
 CONFIG_FILE = "model.json"
+SHARDS = "model-*.safetensors"
 SHARD_BYTES = 4 << 30
-
-
-class WeightsError(ValueError):
-    """A checkpoint that does not fit; the message names the file and the tensor."""
 
 
 def save_model(folder: Path, model: Molmo2, shard_bytes: int = SHARD_BYTES) -> list[str]:
@@ -30,19 +26,18 @@ def save_model(folder: Path, model: Molmo2, shard_bytes: int = SHARD_BYTES) -> l
     Tensors lie in order of their names, so equal weights give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    size = 0
-    for name, tensor in sorted(model.state_dict().items()):
-        if size and size + tensor.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor.detach().cpu().contiguous()
-        size += tensor.nbytes
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name, metadata={"format": "pt"})
-    (folder / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(model.config, order="sorted"), indent=1) + b"\n")
-    return names
+    tensors = model.state_dict()
+    specs = {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    shards = split_shards(specs, shard_bytes)
+    for file, names in shards:
+        write_file(folder / file, {name: specs[name] for name in names}, lambda name: [tensors[name].cpu()])
+    write_config(folder, model.config)
+    return [file for file, _ in shards]
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Write `model.json`."""
+    (folder / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(config, order="sorted"), indent=1) + b"\n")
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -71,24 +66,7 @@ def load_model(folder: Path, config: ModelConfig | None = None) -> Molmo2:
         raise WeightsError(f"{folder / CONFIG_FILE} is model {stored.name!r}; it differs from {config.name!r} in {different}.")
     with torch.device("meta"):
         model = Molmo2(stored)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("model-*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 - a safetensors handle is not iterable
-                    if name not in wanted:
-                        raise WeightsError(f"{path} holds {name}, which model {stored.name!r} does not have.")
-                    tensor = shard.get_tensor(name)
-                    if tuple(tensor.shape) != wanted[name]:
-                        raise WeightsError(
-                            f"{path}: {name} has shape {tuple(tensor.shape)}, model {stored.name!r} needs {wanted[name]}."
-                        )
-                    found[name] = tensor
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} cannot be read: {error}") from None
-    missing = sorted(set(wanted) - set(found))
-    if missing:
-        raise WeightsError(f"{folder} lacks {len(missing)} tensors of model {stored.name!r}, the first is {missing[0]}.")
-    model.load_state_dict(found, assign=True)
+    source = TensorFolder(folder, SHARDS)
+    check_tensors(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    model.load_state_dict({name: source.read(name) for name in source.entries}, assign=True)
     return model

@@ -10,36 +10,40 @@ which is known before the first backward; nothing is averaged before that.
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from training_backend.api import Execution, RunSpec
+from training_backend.api import Execution, RunSpec, Stopped
 from training_backend.checkpoint.state import TrainState, load_state, restore_model, save_state
 from training_backend.config import ModelConfig, StageConfig
 from training_backend.data.example import TASKS
+from training_backend.data.manifest import read_manifest
+from training_backend.encode.draws import position_keys
 from training_backend.model.molmo2 import PARTS, Molmo2, TensorBatch
 from training_backend.model.weights import load_model, save_model
 from training_backend.pack.batch import Batch
-from training_backend.parallel.strategies import make_fabric
+from training_backend.parallel.strategies import check_execution, make_fabric
 from training_backend.train.events import EventWriter
 from training_backend.train.flops import batch_flops, peak_flops
 from training_backend.train.guard import Guard
 from training_backend.train.loss import weighted_cross_entropy
+from training_backend.train.meter import Meter
 from training_backend.train.optim import build_optimizer, clip_by_part, load_named_state, named_state, set_rates
 from training_backend.train.picture import draw_losses
 
 LOG_SECONDS = 30.0
-
-
-class Stopped(Exception):
-    """The run saved its state and stopped because it was asked to."""
+_DROPOUT = 2 << 64
+"""Separates the stream that seeds dropout from those that draw positions and order packs."""
 
 
 class RunDiverged(RuntimeError):
@@ -75,27 +79,14 @@ class _LossModule(nn.Module):
         )  # fmt: skip
 
 
-class _Meter:
-    """What happened since the last record, kept on the device until it is logged."""
+@dataclass
+class _Progress:
+    """What a run carries from step to step beside model and optimiser."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.reset()
-
-    def reset(self) -> None:
-        self.loss = torch.zeros(len(TASKS), device=self.device)
-        self.weight = torch.zeros(len(TASKS), device=self.device)
-        self.norms = torch.zeros(len(PARTS), device=self.device)
-        self.steps = self.tokens = self.examples = self.failures = self.positions = 0
-        self.flops = self.wait = 0.0
-        self.started = time.monotonic()
-
-    def count(self, batch: Batch, flops: float) -> None:
-        self.tokens += batch.filled
-        self.positions += batch.tokens.size
-        self.examples += batch.examples
-        self.failures += batch.failures
-        self.flops += flops
+    guard: Guard
+    meter: Meter
+    records: list[dict[str, Any]] = field(default_factory=list)
+    totals: dict[str, float] = field(default_factory=lambda: {"tokens": 0.0, "examples": 0.0, "seconds": 0.0, "failures": 0.0})
 
 
 def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], Iterator[Batch]], events: EventWriter,
@@ -116,45 +107,29 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
         model.init_weights(stage.seed)
     optimizer_ = build_optimizer(model, stage.optim)
     module, optimizer = fabric.setup(_LossModule(model, stage), optimizer_)
-    guard = Guard(stage.guard, fabric.device)
-    meter = _Meter(fabric.device)
-    records: list[dict[str, Any]] = []
-    totals = {"tokens": 0.0, "examples": 0.0, "seconds": 0.0, "failures": 0.0}
-    first = _resume(plan, run_dir, model, optimizer_, guard, records, totals, events)
+    run = _Progress(Guard(stage.guard, fabric.device), Meter(fabric.device))
+    first = _resume(plan, run_dir, model, optimizer_, run, events)
+    meter, guard, records = run.meter, run.guard, run.records
     micro_batches = stage.global_batch // execution.micro_batch
     stream = batches(first * stage.global_batch)
     spoke = drawn = time.monotonic()
-    name = torch.cuda.get_device_name() if fabric.device.type == "cuda" else ""
+    device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else ""
     for step in range(first, stage.steps):
         waited = time.monotonic()
         group = list(itertools.islice(stream, micro_batches))
         meter.wait += time.monotonic() - waited
-        weight = float(sum(float(batch.loss_weight.sum(dtype=np.float64)) for batch in group))
-        loss = torch.zeros((), device=fabric.device)
-        for number, batch in enumerate(group):
-            tensors = {field: torch.from_numpy(getattr(batch, field)).to(fabric.device) for field in TensorBatch.__slots__}
-            total, task_loss, task_weight = module(tensors, step * micro_batches + number)
-            fabric.backward(total / weight)
-            loss += total.detach() / weight
-            meter.loss += task_loss
-            meter.weight += task_weight
-            meter.count(batch, batch_flops(plan.model, batch))
+        loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, meter)
         rates = set_rates(optimizer_, stage.optim, step, stage.steps)
         norms = clip_by_part(optimizer_, stage.optim.clip)
-        optimizer_.found_inf = guard.refuse(loss, norms)  # type: ignore[attr-defined]
+        refused = guard.refuse(loss, norms)
+        optimizer_.found_inf = refused  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        meter.norms += norms
-        meter.steps += 1
+        meter.step(task_losses, task_weights, norms, refused)
         done = step + 1
         if done % execution.log_every == 0 or done == stage.steps:
-            records.append(_record(done, meter, guard, rates, totals, events, name))
-            if int(guard.in_a_row) >= stage.guard.max_consecutive:
-                raise RunDiverged(
-                    f"{stage.guard.max_consecutive} steps in a row up to step {done} had a loss or gradient that is not finite or "
-                    f"jumped; the newest is loss {float(loss):.4g}. Lower the learning rate, or look at the packs near "
-                    f"{step * stage.global_batch} with `molmo2 preview`."
-                )
+            _write_record(done, run, rates, events, device)
+            _check_diverged(stage, guard, done)
         now = time.monotonic()
         if now - spoke > LOG_SECONDS:
             log(f"step {done}/{stage.steps}, loss {records[-1]['loss'] if records else float(loss):.3f}")
@@ -164,19 +139,47 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
             drawn = now
         stopping = stop_requested() and done < stage.steps
         if stopping or (done % execution.checkpoint_every == 0 and done < stage.steps):
-            state = TrainState(
-                step=done, model=dict(model.state_dict()), optimizer=named_state(optimizer_), guard=guard.state(),
-                loader={"next_pack": done * stage.global_batch}, records=records, totals=totals,
-            )  # fmt: skip
-            save_state(run_dir / "checkpoints", state, plan.fingerprint, execution.keep)
+            save_state(run_dir / "checkpoints", _state(plan, done, model, optimizer_, run), plan.fingerprint, execution.keep)
             events.emit("checkpoint", step=done)
         if stopping:
             raise Stopped(f"stopped after step {done} of {stage.steps} as asked")
-    return _finish(plan, out, run_dir, model, records, totals, guard, peak_flops(name))
+    return _finish(plan, out, run_dir, model, run)
 
 
-def _resume(plan: TrainPlan, run_dir: Path, model: Molmo2, optimizer: torch.optim.Optimizer, guard: Guard,
-            records: list[dict[str, Any]], totals: dict[str, float], events: EventWriter) -> int:  # fmt: skip
+def _accumulate(plan: TrainPlan, fabric: Fabric, module: nn.Module, group: list[Batch], step: int,
+                meter: Meter) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of one step over its micro-batches. Returns its loss, and loss and weight by task, detached."""
+    loss = torch.zeros((), device=fabric.device)
+    by_task, weight_by_task = (torch.zeros(len(TASKS), device=fabric.device) for _ in range(2))
+    # Known before the first backward. Where it is 0 the loss is 0/0, which the guard refuses.
+    weight = float(sum(float(batch.loss_weight.sum(dtype=np.float64)) for batch in group))
+    for number, batch in enumerate(group):
+        tensors = {name: torch.from_numpy(getattr(batch, name)).to(fabric.device) for name in TensorBatch.__slots__}
+        pack = step * plan.stage.global_batch + number * plan.execution.micro_batch
+        total, task_loss, task_weight = module(tensors, dropout_seed(plan.stage.seed, pack))
+        fabric.backward(total / weight)
+        loss += total.detach() / weight
+        by_task += task_loss
+        weight_by_task += task_weight
+        meter.batch(batch, batch_flops(plan.model, batch))
+    return loss, by_task, weight_by_task
+
+
+def dropout_seed(seed: int, pack: int) -> int:
+    """Seed of the dropout of a micro-batch, by the run's seed and the number of its first pack."""
+    return int(position_keys(seed + _DROPOUT, pack, 1)[0])
+
+
+def _state(plan: TrainPlan, step: int, model: Molmo2, optimizer: torch.optim.Optimizer, run: _Progress) -> TrainState:
+    return TrainState(
+        step=step, model=dict(model.state_dict()), optimizer=named_state(optimizer), guard=run.guard.state(),
+        meter=run.meter.tensors(), counts=run.meter.counts(), loader={"next_pack": step * plan.stage.global_batch},
+        records=run.records, totals=run.totals,
+    )  # fmt: skip
+
+
+def _resume(plan: TrainPlan, run_dir: Path, model: Molmo2, optimizer: torch.optim.Optimizer, run: _Progress,
+            events: EventWriter) -> int:  # fmt: skip
     """Restore the newest valid state; returns the first step to take."""
     state, passed = load_state(run_dir / "checkpoints", plan.fingerprint)
     for sentence in passed:
@@ -186,53 +189,68 @@ def _resume(plan: TrainPlan, run_dir: Path, model: Molmo2, optimizer: torch.opti
         return 0
     restore_model(model, state.model)
     load_named_state(optimizer, state.optimizer)
-    guard.load(state.guard)
-    records.extend(state.records)
-    totals.update(state.totals)
+    run.guard.load(state.guard)
+    run.meter.load(state.meter, state.counts)
+    run.records.extend(state.records)
+    run.totals.update(state.totals)
     events.emit("resume", step=state.step, steps=plan.stage.steps)
     return state.step
 
 
-def _record(step: int, meter: _Meter, guard: Guard, rates: dict[str, float], totals: dict[str, float], events: EventWriter,
-            device_name: str) -> dict[str, Any]:  # fmt: skip
-    """One line of the loss curve; also an event. This is where the device is waited for."""
-    loss, weight = meter.loss.tolist(), meter.weight.tolist()
-    seconds = time.monotonic() - meter.started
-    tasks = {name: loss[n] / weight[n] for n, name in enumerate(TASKS) if weight[n] > 0}
-    record = {"step": step, "loss": sum(loss) / max(sum(weight), 1e-30), "tasks": tasks}
-    norms = dict(zip(PARTS, (meter.norms / meter.steps).tolist(), strict=True))
-    peak = peak_flops(device_name)
-    events.emit(
-        "step", **record, norms=norms, rates=rates, tokens_per_second=meter.tokens / seconds,
-        examples_per_second=meter.examples / seconds, teraflops=meter.flops / seconds / 1e12,
-        mfu=meter.flops / seconds / peak if peak else None, fill=meter.tokens / meter.positions,
-        wait_share=meter.wait / seconds, skipped=int(guard.skipped), failures=meter.failures,
-        memory_bytes=torch.cuda.max_memory_allocated() if device_name else None,
-    )  # fmt: skip
+def _check_diverged(stage: StageConfig, guard: Guard, done: int) -> None:
+    at, most = int(guard.diverged_at), stage.guard.max_consecutive
+    if at:
+        raise RunDiverged(
+            f"{most} steps in a row, {at - most + 1} to {at}, had a loss or a gradient that is not finite, or a loss that jumped; "
+            f"of {done} steps {int(guard.skipped)} were skipped. Lower the learning rate, or look at packs "
+            f"{(at - most) * stage.global_batch} to {at * stage.global_batch - 1}."
+        )
+
+
+def _write_record(step: int, run: _Progress, rates: dict[str, float], events: EventWriter, device_name: str) -> None:
+    """One point of the loss curve; also an event. This is where the device is waited for."""
+    meter, totals = run.meter, run.totals
+    loss, weight, taken = meter.loss.tolist(), meter.weight.tolist(), int(meter.taken)
+    seconds = meter.elapsed()
+    if taken:
+        tasks = {name: loss[n] / weight[n] for n, name in enumerate(TASKS) if weight[n] > 0}
+        record = {"step": step, "loss": sum(loss) / max(sum(weight), 1e-30), "tasks": tasks}
+        run.records.append(record)
+        norms = dict(zip(PARTS, (meter.norms / taken).tolist(), strict=True))
+        peak = peak_flops(device_name)
+        events.emit(
+            "step", **record, norms=norms, rates=rates, tokens_per_second=meter.tokens / seconds,
+            examples_per_second=meter.examples / seconds, teraflops=meter.flops / seconds / 1e12,
+            mfu=meter.flops / seconds / peak if peak else None, fill=meter.tokens / meter.positions,
+            wait_share=meter.wait / seconds, skipped=int(run.guard.skipped), failures=meter.failures,
+            memory_bytes=torch.cuda.max_memory_allocated() if device_name else None,
+        )  # fmt: skip
+    if taken < meter.steps:
+        many = meter.steps - taken
+        events.emit("warning", message=f"the guard skipped {many} of the {meter.steps} steps up to step {step}", step=step)
     totals["tokens"] += meter.tokens
     totals["examples"] += meter.examples
     totals["failures"] += meter.failures
     totals["seconds"] += seconds
     meter.reset()
-    return record
 
 
-def _finish(plan: TrainPlan, out: Path, run_dir: Path, model: Molmo2, records: list[dict[str, Any]], totals: dict[str, float],
-            guard: Guard, peak: float | None) -> dict[str, Any]:  # fmt: skip
+def _finish(plan: TrainPlan, out: Path, run_dir: Path, model: Molmo2, run: _Progress) -> dict[str, Any]:
     """Weights, picture and summary of a finished run. The weights are read back before anyone may call them finished."""
-    import msgspec
-
+    records, totals = run.records, run.totals
+    if not records:
+        raise RunDiverged(f"the guard skipped all {plan.stage.steps} steps: no loss or gradient was finite.")
     save_model(out, model)
     reloaded = load_model(out, plan.model).state_dict()
     for name, tensor in model.state_dict().items():
         if not torch.equal(tensor.detach().cpu(), reloaded[name]):
             raise RuntimeError(f"{out}: {name} was written but reads back differently; check the disk.")
-    draw_losses(records, out / "loss.png", plan.name)
     draw_losses(records, run_dir / "loss.png", plan.name)
+    shutil.copyfile(run_dir / "loss.png", out / "loss.png")
     finite = all(np.isfinite(record["loss"]) for record in records)
     summary = {
         "steps": plan.stage.steps, "first": records[0], "last": records[-1], "tokens": int(totals["tokens"]),
-        "examples": int(totals["examples"]), "failures": int(totals["failures"]), "skipped_steps": int(guard.skipped),
+        "examples": int(totals["examples"]), "failures": int(totals["failures"]), "skipped_steps": int(run.guard.skipped),
         "parameters": sum(parameter.numel() for parameter in model.parameters()), "loss_finite": bool(finite),
     }  # fmt: skip
     (out / "training.json").write_bytes(msgspec.json.format(msgspec.json.encode({**summary, "records": records}), indent=1))
@@ -240,23 +258,28 @@ def _finish(plan: TrainPlan, out: Path, run_dir: Path, model: Molmo2, records: l
 
 
 def read_plan(spec: RunSpec) -> TrainPlan:
-    """The typed plan of a train run spec. Raises ValueError for a batch that the micro-batch does not divide."""
-    import msgspec
-
-    identity = spec.identity
-    fields = {name: identity[name] for name in StageConfig.__struct_fields__ if name in identity}
-    stage = msgspec.convert(fields, StageConfig)
-    ranks = spec.execution.processes * spec.execution.micro_batch
-    if stage.global_batch % ranks:
+    """The typed plan of a train run spec. Raises ValueError for what is not built or does not belong together."""
+    identity, execution = spec.identity, spec.execution
+    stage = msgspec.convert({name: identity[name] for name in StageConfig.__struct_fields__ if name in identity}, StageConfig)
+    if "model" not in identity:
+        raise ValueError("the identity of a train run needs `model`, a ModelConfig.")
+    check_execution(execution, stage.context_parallel)
+    if stage.steps < 1 or stage.global_batch < 1:
+        raise ValueError(f"steps is {stage.steps} and global_batch {stage.global_batch}; both must be at least 1.")
+    if stage.global_batch % (execution.processes * execution.micro_batch):
         raise ValueError(
-            f"global_batch {stage.global_batch} is not a multiple of {spec.execution.processes} processes × micro-batch "
-            f"{spec.execution.micro_batch}"
+            f"global_batch {stage.global_batch} is not a multiple of {execution.processes} processes × micro-batch "
+            f"{execution.micro_batch}"
         )
+    init = Path(spec.inputs["init"]) if "init" in spec.inputs else None
+    wanted, found = identity.get("init"), read_manifest(init).data_version if init else None
+    if wanted != found:
+        raise ValueError(f"the run starts from weights {wanted or 'of its own'}, its input `init` holds {found or 'nothing'}.")
     return TrainPlan(
         model=msgspec.convert(identity["model"], ModelConfig),
         stage=stage,
-        execution=spec.execution,
+        execution=execution,
         fingerprint=spec.fingerprint,
         name=str(identity.get("stage", "train")),
-        init=Path(spec.inputs["init"]) if "init" in spec.inputs else None,
+        init=init,
     )

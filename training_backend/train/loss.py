@@ -1,8 +1,8 @@
 """Weighted cross-entropy over the positions that are learned, in chunks, with z-loss.
 
-Belongs here: the loss of one micro-batch as *sums*; the caller divides once by the global sum of weights. Logits exist for one chunk
-of positions at a time and are computed again in the backward, so memory is chunk × vocabulary. Gradients honour whatever gradient
-comes in.
+Belongs here: the loss of one micro-batch as *sums*; the caller divides once by the global sum of weights. Logits exist for one
+chunk of positions at a time and are computed again in the backward, so memory is chunk × vocabulary. Gradients honour whatever
+gradient comes in.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ def learning_rate(peak: float, warmup: int, step: int, steps: int, final_fractio
 
 
 def build_optimizer(model: Molmo2, config: OptimConfig) -> torch.optim.AdamW:
-    """One group a part that trains; `name` and `parameter_names` stand in the group. Frozen parts get no gradient."""
+    """One group a part that trains; `name` and `parameter_names` stand in the group. Frozen parts get no gradient.
+
+    Raises ValueError where every part is frozen.
+    """
     groups = []
     for part, parameters in model.parts().items():
         settings = getattr(config, part)
@@ -32,6 +35,8 @@ def build_optimizer(model: Molmo2, config: OptimConfig) -> torch.optim.AdamW:
                 parameter.requires_grad_(False)
             continue
         groups.append({"params": [p for _, p in parameters], "name": part, "parameter_names": [name for name, _ in parameters]})
+    if not groups:
+        raise ValueError("every part of the model is frozen: there is nothing to train; free vision, connector or decoder.")
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
 
 
@@ -78,6 +83,7 @@ def load_named_state(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor])
     for group in optimizer.param_groups:
         for name, parameter in zip(group["parameter_names"], group["params"], strict=True):
             assert isinstance(parameter, nn.Parameter)
+            # Copied: what was loaded may be a mapped file, whose space a deleted checkpoint would go on taking.
             optimizer.state[parameter] = {
-                entry: saved[f"{name}/{entry}"].to(parameter.device) for entry in ("step", "exp_avg", "exp_avg_sq")
+                entry: saved[f"{name}/{entry}"].to(parameter.device, copy=True) for entry in ("step", "exp_avg", "exp_avg_sq")
             }

@@ -9,6 +9,7 @@ An adapter reads one row at a time and gives a *piece*: the media that the row i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -67,22 +68,56 @@ class Adapter:
 # -- fields -----------------------------------------------------------------------------------------------------------------
 
 
-def need(data: dict[str, Any], name: str, kind: type | tuple[type, ...] = object) -> Any:
-    """A field that must be there and of a type. Raises RowFault."""
+def need(data: Any, name: str, kind: type | tuple[type, ...] = object) -> Any:
+    """A field that must be there and of a type; `data` must be an object. Raises RowFault."""
+    if not isinstance(data, dict):
+        raise RowFault("wrong_type", name, f"{type(data).__name__} where an object with {name!r} belongs")
     value = data.get(name)
     if value is None:
         raise RowFault("missing_field", name, "absent or null")
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, float)):
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds and object not in kinds):
         raise RowFault("wrong_type", name, f"{type(value).__name__}")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise RowFault("wrong_type", name, "a whole number of more than 64 bits")
     return value
 
 
-def words(data: dict[str, Any], name: str) -> str:
+def number(data: Any, name: str) -> float:
+    """A number that must be there. It may be infinite or NaN: that is the contract's to find."""
+    return float(need(data, name, (int, float)))
+
+
+def maybe_number(data: dict[str, Any], name: str) -> float | None:
+    """A number that may be absent or null."""
+    return None if data.get(name) is None else number(data, name)
+
+
+def maybe_list(data: dict[str, Any], name: str) -> list[Any]:
+    """A list that may be absent or null."""
+    found: list[Any] = [] if data.get(name) is None else need(data, name, list)
+    return found
+
+
+def words(data: Any, name: str) -> str:
     """A text field with something in it, stripped."""
     text = str(need(data, name, str)).strip()
     if not text:
         raise RowFault("empty_text", name, "no words")
     return text
+
+
+def word_list(data: dict[str, Any], name: str) -> list[str]:
+    """A list of texts, each with something in it."""
+    return [words({name: item}, name) for item in need(data, name, list)]
+
+
+def maybe_digest(value: Any, name: str) -> str | None:
+    """A published sha256, which may be absent."""
+    if value is None:
+        return None
+    digest = str(need({name: value}, name, str)).strip().lower()
+    return digest or None
 
 
 def paired(name: str, *lists: Sequence[Any]) -> None:
@@ -96,28 +131,22 @@ def paired(name: str, *lists: Sequence[Any]) -> None:
 
 def xy_list(points: Any, name: str) -> list[tuple[float, float]]:
     """Points as published: a list of {x, y}, or {x: [...], y: [...]}. Raises RowFault."""
+    if points is None:
+        raise RowFault("missing_field", name, "absent or null")
     if isinstance(points, dict):
-        xs, ys = points.get("x"), points.get("y")
-        if not isinstance(xs, list) or not isinstance(ys, list):
-            raise RowFault("wrong_type", name, "x and y are not lists")
+        xs, ys = need(points, "x", list), need(points, "y", list)
         paired(name, xs, ys)
-        pairs = list(zip(xs, ys, strict=True))
+        pairs = [{"x": x, "y": y} for x, y in zip(xs, ys, strict=True)]
     elif isinstance(points, list):
-        try:
-            pairs = [(point["x"], point["y"]) for point in points]
-        except (TypeError, KeyError):
-            raise RowFault("wrong_type", name, "a point without x and y") from None
+        pairs = points
     else:
-        raise RowFault("missing_field", name, "no points")
-    try:
-        return [(float(x), float(y)) for x, y in pairs]
-    except (TypeError, ValueError):
-        raise RowFault("wrong_type", name, "a coordinate is not a number") from None
+        raise RowFault("wrong_type", name, type(points).__name__)
+    return [(number(point, "x"), number(point, "y")) for point in pairs]
 
 
 def fraction(value: float, whole: float) -> float:
     """`value` as a share of `whole`, to five decimals; never clipped: what is outside is the contract's to find."""
-    return round(value / whole, 5)
+    return round(value / whole, 5) + 0.0  # no negative zero: it would be another row
 
 
 def image_points(
@@ -136,14 +165,22 @@ def ask(branch: str, style: str, question: str | None, *answer: Part | str) -> B
     return Branch(id=branch, style=style, turns=(*asked, Turn(role="assistant", parts=parts)))
 
 
-def choice(branch: str, style: str, question: str, right: str, wrong: Sequence[str]) -> Branch:
-    """A branch of multiple choice; the right answer is stored first, the encoder draws the order."""
-    options = (right, *wrong)
+def choice(branch: str, style: str, question: str, right: str, wrong: Sequence[str], about: str) -> Branch:
+    """A branch of multiple choice.
+
+    The options stand in an order of their own, a function of the words and of what they are `about`: sets publish the right one
+    apart from the wrong ones, and evaluation prompts letter options as they are stored, so "A" would always be right.
+    """
+    options = tuple(sorted((right, *wrong), key=lambda option: _scrambled(about, question, option)))
     if len(options) < 2:
         raise RowFault("no_options", "options", f"{len(options)} options")
     if len({option.strip().lower() for option in options}) < len(options):
         raise RowFault("answer_ambiguous", "options", "options repeat")
-    return ask(branch, style, question, Choices(options=options, answer=0))
+    return ask(branch, style, question, Choices(options=options, answer=options.index(right)))
+
+
+def _scrambled(*words: str) -> bytes:
+    return hashlib.blake2b("\x1f".join(words).encode(), digest_size=8).digest()
 
 
 def counted(points: Points, count: int) -> tuple[Part, ...]:
@@ -154,18 +191,36 @@ def counted(points: Points, count: int) -> tuple[Part, ...]:
 
 
 def clip_of(media: Media, start: float | None, end: float | None) -> Media:
-    """The medium cut to [start, end); unchanged where both are None or it is the whole file. Raises RowFault."""
+    """The medium cut to [start, end); unchanged where both are None or it is the whole file. Raises RowFault.
+
+    An end that passes the file's by no more than rounding means the file's end.
+    """
     import msgspec
 
     if start is None and end is None:
         return media
     duration = media.duration or 0.0
-    first, last = float(start or 0.0), float(duration if end is None else end)
-    if not first < last:
-        raise RowFault("clip_invalid", "clip", f"from {first} to {last}")
-    if first < 0 or last > duration + _ROUNDED:
+    first, last = start or 0.0, duration if end is None else end
+    if not 0 <= first < min(last, duration) or last > duration + _ROUNDED:
         raise RowFault("clip_invalid", "clip", f"from {first} to {last} of {duration} s")
     last = min(last, duration)
     if first == 0 and last == duration:
         return media
     return msgspec.structs.replace(media, clip=(first, last))
+
+
+# -- masks ------------------------------------------------------------------------------------------------------------------
+
+
+def mask_of(rle: Any, media: Media, name: str) -> dict[str, Any]:
+    """A published run-length mask, checked: it decodes, and has the size of what is displayed. Raises RowFault."""
+    from molmo2_assets.ingest.rle import decode_rle
+
+    size, counts = need(rle, "size", list), need(rle, "counts", (list, str))
+    if size != [media.height, media.width]:
+        raise RowFault("size_mismatch", name, f"a mask of {size}, the file shows {media.height}×{media.width}")
+    try:
+        decode_rle(rle)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RowFault("wrong_type", name, str(error)) from None
+    return {"size": size, "counts": counts}

@@ -16,35 +16,42 @@ from molmo2_assets.ingest.adapters.base import (
     Reference,
     ask,
     counted,
+    fraction,
     image_points,
+    maybe_digest,
+    maybe_list,
     need,
     paired,
+    word_list,
     words,
     xy_list,
 )
 from molmo2_assets.ingest.reasons import RowFault
 from molmo2_assets.ingest.rows import RawRow
-from training_backend.data.example import Branch, Media, Points
+from training_backend.data.example import Branch, Count, Media, Points
 
 PERCENT = (100.0, 100.0)
 
 
 def _url(row: RawRow, context: Context) -> list[Reference]:
-    digest = row.data.get("image_sha256") if context.params.get("check_sha256", True) else None
+    digest = maybe_digest(row.data.get("image_sha256"), "image_sha256") if context.params.get("check_sha256", True) else None
     return [Reference(words(row.data, "image_url"), "image", digest)]
 
 
 def _urls(row: RawRow, context: Context) -> list[Reference]:
-    urls = need(row.data, "image_urls", list)
+    urls = word_list(row.data, "image_urls")
     if not urls:
         raise RowFault("no_media", "image_urls", "an empty list")
-    return [Reference(str(url), "image") for url in urls]
+    # Molmo2-MultiImagePoint's `image_sha256s` are hashes of the URLs, as its card says: nothing to check pictures with.
+    return [Reference(url, "image") for url in urls]
 
 
 def _cap(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     branches = [ask("caption", context.style, None, words(row.data, "caption"))]
-    for number, transcript in enumerate(row.data.get("transcripts") or []):
-        if transcript and transcript.strip():
+    for number, transcript in enumerate(maybe_list(row.data, "transcripts")):
+        if not isinstance(transcript, str | None):
+            raise RowFault("wrong_type", "transcripts", type(transcript).__name__)
+        if transcript and transcript.strip():  # sound that was no speech gives an empty transcript
             branches.append(ask(f"transcript-{number}", "transcript", None, transcript.strip()))
     return Piece(media[0].uri, tuple(media), tuple(branches))
 
@@ -60,17 +67,31 @@ def _points(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 
 def _points_eval(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
-    from molmo2_assets.ingest.rle import encode_rle
-
     label = words(row.data, "label")
     pairs = xy_list(row.data.get("points"), "points")
     masks = need(row.data, "masks", list)
     paired("masks", pairs, masks)
     points = image_points(label, pairs, PERCENT)
-    order = sorted(range(len(pairs)), key=lambda place: pairs[place])
-    kept = {str(number): {"0": encode_rle(masks[place])} for number, place in enumerate(order)}
+    # Numbered as the points are: by rounded coordinates.
+    order = sorted(range(len(pairs)), key=lambda place: (fraction(pairs[place][0], 100.0), fraction(pairs[place][1], 100.0)))
+    kept = {str(number): {"0": _dense(masks[place], media[0])} for number, place in enumerate(order)}
     # One label an example: the masks of a row are its objects', numbered as its points are.
     return Piece(f"{media[0].uri}#{label}", tuple(media), (ask(label, context.style, None, points),), {"masks": kept})
+
+
+def _dense(mask: Any, media: Media) -> dict[str, Any]:
+    """Runs of a mask published as rows of booleans. Raises RowFault."""
+    import numpy as np
+
+    from molmo2_assets.ingest.rle import encode_rle
+
+    try:
+        pixels = np.asarray(mask, dtype=bool)
+    except (ValueError, TypeError):
+        raise RowFault("length_mismatch", "masks", "rows of a mask differ in length") from None
+    if pixels.shape != (media.height, media.width):
+        raise RowFault("size_mismatch", "masks", f"a mask of {pixels.shape}, the file shows {media.height}×{media.width}")
+    return encode_rle(pixels)
 
 
 def _count(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
@@ -79,8 +100,6 @@ def _count(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     picture = media[0]
     published = row.data.get("points")
     if published is None:
-        from training_backend.data.example import Count
-
         branches = [ask(f"{label}/count", "count", None, Count(label=label, count=count))]
     else:
         scale = (float(picture.width), float(picture.height))
@@ -98,14 +117,16 @@ def _question(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 def _embedded(row: RawRow, context: Context) -> list[Reference]:
     image = need(row.data, "image", dict)
     data = image.get("bytes")
+    if not isinstance(data, bytes | None):
+        raise RowFault("wrong_type", "image.bytes", type(data).__name__)
     # Named by content: rows that claim the same path may hold different bytes, and only the broken ones are to be set aside.
     name = hashlib.sha256(data).hexdigest()[:16] if data else "no-bytes"
     return [Reference(f"embedded:{image.get('path') or row.file}#{name}", "image", data=data)]
 
 
 def _chart(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
-    answers = [str(answer).strip() for answer in need(row.data, "label", list)]
-    if not answers or not all(answers):
+    answers = word_list(row.data, "label")
+    if not answers:
         raise RowFault("empty_text", "label", "no answer")
     question = words(row.data, "query")
     # Trained on the most common answer, scored against all of them.
@@ -117,29 +138,25 @@ def _chart(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 def _multi_question(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     pairs = need(row.data, "qa_pairs", (dict, list))
     if isinstance(pairs, dict):
-        questions, answers = need(pairs, "question", list), need(pairs, "answer", list)
+        questions, answers = word_list(pairs, "question"), word_list(pairs, "answer")
+        paired("qa_pairs", questions, answers)
     else:
-        questions, answers = [pair["question"] for pair in pairs], [pair["answer"] for pair in pairs]
-    paired("qa_pairs", questions, answers)
-    branches = [
-        ask(words({"question": question}, "question"), context.style, str(question).strip(), words({"answer": answer}, "answer"))
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+        questions, answers = [words(pair, "question") for pair in pairs], [words(pair, "answer") for pair in pairs]
+    branches = [ask(question, context.style, question, answer) for question, answer in zip(questions, answers, strict=True)]
     if not branches:
         raise RowFault("missing_field", "qa_pairs", "no questions")
     return Piece(" ".join(item.uri for item in media), tuple(media), tuple(branches))
 
 
 def _multi_points(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
-    points, counts, labels = (need(row.data, name, list) for name in ("points", "counts", "labels"))
-    paired("labels", media, points, counts, labels)
-    names = [words({"labels": label}, "labels") for label in labels]
+    points, counts, names = need(row.data, "points", list), need(row.data, "counts", list), word_list(row.data, "labels")
+    paired("labels", media, points, counts, names)
     if len(set(names)) > 1:
         raise RowFault("id_conflict", "labels", f"one row names {sorted(set(names))}")
     found: list[Any] = []
     for image, (pairs, count) in enumerate(zip(points, counts, strict=True)):
         here = image_points(names[0], xy_list(pairs, "points"), PERCENT, image, len(found))
-        counted(here, count)
+        counted(here, need({"counts": count}, "counts", int))
         found += here.points
     branch: Branch = ask(names[0], context.style, None, Points(label=names[0], points=tuple(found)))
     return Piece(" ".join(item.uri for item in media), tuple(media), (branch,))
@@ -156,7 +173,7 @@ def _captioned(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 ADAPTERS = (
     Adapter("pixmo_cap", ("image_url", "caption", "transcripts"), _url, _cap),
     Adapter("pixmo_points", ("image_url", "image_sha256", "points", "count", "label", "collection_method"), _url, _points),
-    Adapter("pixmo_points_eval", ("image_url", "label", "points", "masks"), _url, _points_eval),
+    Adapter("pixmo_points_eval", ("image_url", "label", "points", "masks"), _url, _points_eval, code_version=2),
     Adapter("pixmo_count", ("image_url", "image_sha256", "count", "points", "label"), _url, _count),
     Adapter("pixmo_ask_model_anything", ("image_url", "image_sha256", "question", "answer"), _url, _question),
     Adapter("chart_qa", ("image", "query", "label", "human_or_machine"), _embedded, _chart),

@@ -15,7 +15,18 @@ from typing import Any
 
 import msgspec
 
-from molmo2_assets.ingest.adapters.base import Adapter, Context, Piece, Reference, ask, image_points, need, words
+from molmo2_assets.ingest.adapters.base import (
+    Adapter,
+    Context,
+    Piece,
+    Reference,
+    ask,
+    image_points,
+    maybe_list,
+    need,
+    number,
+    words,
+)
 from molmo2_assets.ingest.reasons import RowFault
 from molmo2_assets.ingest.rows import RawRow
 from training_backend.data.example import Branch, Count, Media, Subtitle
@@ -32,22 +43,32 @@ def _video(row: RawRow, context: Context) -> list[Reference]:
 
 
 def _questions(data: dict[str, Any], style: str) -> list[Branch]:
-    return [ask(words(pair, "question"), style, words(pair, "question"), words(pair, "answer")) for pair in data.get("qa") or []]
+    return [ask(words(pair, "question"), style, words(pair, "question"), words(pair, "answer")) for pair in maybe_list(data, "qa")]
 
 
 def _annotated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     data, picture = row.data, media[0]
-    if "width" in data and (data["width"], data["height"]) != (picture.width, picture.height):
-        raise RowFault("size_mismatch", "width", f"stated {data['width']}×{data['height']}, shown {picture.width}×{picture.height}")
+    if data.get("width") is not None:
+        stated = (need(data, "width", int), need(data, "height", int))
+        if stated != (picture.width, picture.height):
+            raise RowFault("size_mismatch", "width", f"stated {stated[0]}×{stated[1]}, shown {picture.width}×{picture.height}")
     branches = [ask("caption", "long_caption", None, words(data, "caption"))] if data.get("caption") else []
     branches += _questions(data, "user_qa")
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for point in data.get("points") or []:
-        pairs.setdefault(words(point, "label"), []).append((float(point["x"]), float(point["y"])))
-    counts = {words(item, "label"): item for item in data.get("counts") or []}
-    for label, item in counts.items():
+    for point in maybe_list(data, "points"):
+        pairs.setdefault(words(point, "label"), []).append((number(point, "x"), number(point, "y")))
+    counted: set[str] = set()
+    partial: dict[str, int] = {}
+    for item in maybe_list(data, "counts"):
+        label = words(item, "label")
+        if label in counted:
+            raise RowFault("id_conflict", "counts", f"{label!r} is counted twice")
+        counted.add(label)
         count = Count(label=label, count=need(item, "count", int))
         if not item.get("all_pointed"):
+            # Points on some of the things would teach to stop early: only the count is asked for.
+            if label in pairs:
+                partial[label] = len(pairs[label])
             branches.append(ask(f"{label}/count", "count", None, count))
             continue
         points = image_points(label, pairs.get(label, []), FRACTION)
@@ -55,9 +76,9 @@ def _annotated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
             raise RowFault("count_mismatch", "counts", f"{label}: count {count.count}, {len(points.points)} points")
         branches.append(ask(f"{label}/point_count", "point_count", None, points, count))
     for label in pairs:
-        if label not in counts:
+        if label not in counted:
             branches.append(ask(f"{label}/point", "pointing", None, image_points(label, pairs[label], FRACTION)))
-    return Piece(picture.uri, tuple(media), tuple(branches))
+    return Piece(picture.uri, tuple(media), tuple(branches), {"partial_points": partial} if partial else {})
 
 
 def _labelled(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
@@ -69,7 +90,7 @@ def _narrated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     seconds = media[0].seconds or 0.0
     lines = []
     for line in need(row.data, "narration", list):
-        start, end = float(need(line, "start", (int, float))), float(need(line, "end", (int, float)))
+        start, end = number(line, "start"), number(line, "end")
         if not 0 <= start < end or start > seconds:
             raise RowFault("time_outside", "narration", f"from {start} to {end} of {seconds} s")
         lines.append(Subtitle(start=start, end=end, text=words(line, "text")))

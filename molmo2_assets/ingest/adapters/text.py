@@ -1,7 +1,11 @@
-"""Layouts without media: chat messages, and problems with worked answers."""
+"""Layouts without media: chat messages, and problems with worked answers.
+
+Belongs here: sets whose rows name no picture or video. Does not belong here: subtitles and transcripts (beside their media).
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from molmo2_assets.ingest.adapters.base import Adapter, Context, Piece, Reference, ask, need, words
@@ -28,10 +32,15 @@ def _messages(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 def _problem(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     question = words(row.data, "question")
-    return Piece(f"{row.file}/{row.row}", (), (ask("0", context.style, question, words(row.data, "answer")),))
+    # Named by its words: a row's place would give every problem another name when the source is reordered.
+    return Piece(
+        hashlib.blake2b(question.encode(), digest_size=16).hexdigest(),
+        (),
+        (ask("0", context.style, question, words(row.data, "answer")),),
+    )
 
 
 ADAPTERS = (
     Adapter("molmo2_tulu4", ("id", "messages"), _nothing, _messages),
-    Adapter("question_answer_lines", ("question", "answer"), _nothing, _problem),
+    Adapter("question_answer_lines", ("question", "answer"), _nothing, _problem, code_version=2),
 )

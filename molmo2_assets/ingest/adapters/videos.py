@@ -20,8 +20,12 @@ from molmo2_assets.ingest.adapters.base import (
     choice,
     clip_of,
     fraction,
+    mask_of,
+    maybe_number,
     need,
+    number,
     paired,
+    word_list,
     words,
     xy_list,
 )
@@ -49,20 +53,17 @@ def _key(media: Media) -> str:
 
 def _cap(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     data = row.data
-    video = clip_of(media[0], data.get("video_start"), data.get("video_end"))
-    score = data.get("annotation_score")
+    video = clip_of(media[0], maybe_number(data, "video_start"), maybe_number(data, "video_end"))
+    score = maybe_number(data, "annotation_score")
     if score is not None and score < context.params.get("lowest_score", LOWEST_SCORE):
-        raise RowFault("low_score", "annotation_score", str(score))
+        raise RowFault("low_score", "annotation_score", f"{score:g}")
     styles = (
         ("video_caption", "video_short_caption"),
         ("merged_caption", "video_merged_caption"),
         ("video_frame_merged_caption", "video_long_caption"),
     )
-    branches = [
-        ask(style, style, None, str(data[column]).strip())
-        for column, style in styles
-        if isinstance(data.get(column), str) and data[column].strip()
-    ]
+    captions = [(style, need(data, column, str).strip()) for column, style in styles if data.get(column) is not None]
+    branches = [ask(style, style, None, caption) for style, caption in captions if caption]
     if not branches:
         raise RowFault("empty_text", "merged_caption", "no caption has words")
     return Piece(_key(video), (video,), tuple(branches))
@@ -70,8 +71,8 @@ def _cap(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 def _choices(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     question = words(row.data, "Question")
-    wrong = [words({"NegativeAnswers": answer}, "NegativeAnswers") for answer in need(row.data, "NegativeAnswers", list)]
-    branch = choice(question, context.style, question, words(row.data, "Answer"), wrong)
+    wrong = word_list(row.data, "NegativeAnswers")
+    branch = choice(question, context.style, question, words(row.data, "Answer"), wrong, _key(media[0]))
     return Piece(_key(media[0]), tuple(media), (branch,))
 
 
@@ -79,7 +80,7 @@ def _subtitle_choices(row: RawRow, media: Sequence[Media], context: Context) -> 
     lines = []
     duration = media[0].seconds or 0.0
     for line in need(row.data, "subtitle", list):
-        start, end = float(need(line, "start", (int, float))), float(need(line, "end", (int, float)))
+        start, end = number(line, "start"), number(line, "end")
         if not 0 <= start < end:
             raise RowFault("time_order", "subtitle", f"from {start} to {end}")
         if start > duration:
@@ -100,12 +101,12 @@ def _points(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     if data.get("annotator_unsure"):
         raise RowFault("unsure", "annotator_unsure", "true")
     label = words(data, "label")
-    video = clip_of(media[0], data.get("clip_start"), data.get("clip_end"))
+    video = clip_of(media[0], maybe_number(data, "clip_start"), maybe_number(data, "clip_end"))
     start = video.clip[0] if video.clip else 0.0
-    times, frames = need(data, "two_fps_timestamps", list), need(data, "points", list)
+    times, frames = _times(data), need(data, "points", list)
     paired("two_fps_timestamps", times, frames)
     found = [
-        (round(float(time) - start, 3), fraction(x, 100.0), fraction(y, 100.0))
+        (round(time - start, 3), fraction(x, 100.0), fraction(y, 100.0))
         for time, pairs in zip(times, frames, strict=True)
         for x, y in xy_list(pairs, "points")
     ]
@@ -120,6 +121,11 @@ def _points(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     return Piece(_key(video), (video,), branches)
 
 
+def _times(data: dict[str, Any]) -> list[float]:
+    name = "two_fps_timestamps"
+    return [number({name: time}, name) for time in need(data, name, list)]
+
+
 def timed_points(label: str, found: Sequence[tuple[float, float, float]]) -> TimedPoints:
     """Points of (t, x, y), ids in order of time, then x, then y."""
     ordered = sorted(found)
@@ -131,15 +137,22 @@ def _points_eval(row: RawRow, media: Sequence[Media], context: Context) -> Piece
     label = words(data, "label")
     width, height = need(data, "width", int), need(data, "height", int)
     _same_size(media[0], width, height)
-    times, pairs, masks = need(data, "two_fps_timestamps", list), xy_list(data.get("points"), "points"), need(data, "masks", list)
+    times, pairs, masks = _times(data), xy_list(data.get("points"), "points"), need(data, "masks", list)
     paired("masks", times, pairs, masks)
-    found = [(float(t), fraction(x, width), fraction(y, height)) for t, (x, y) in zip(times, pairs, strict=True)]
+    count = len(pairs) if data.get("count") is None else need(data, "count", int)
+    if count != len(pairs):
+        raise RowFault("count_mismatch", "count", f"count {count}, {len(pairs)} points")
+    found = [(t, fraction(x, width), fraction(y, height)) for t, (x, y) in zip(times, pairs, strict=True)]
     order = sorted(range(len(found)), key=lambda place: found[place])
-    kept = {
-        str(number): {f"{mask['frame_id'] * GRID:.1f}": mask["rle"] for mask in masks[place]} for number, place in enumerate(order)
-    }
+    kept = {str(new): _moments({"masks": masks[place]}, media[0]) for new, place in enumerate(order)}
     branch = ask(label, context.style, None, timed_points(label, found), Count(label=label, count=len(found)))
     return Piece(f"{_key(media[0])}#{label}", tuple(media), (branch,), {"masks": kept})
+
+
+def _moments(data: dict[str, Any], media: Media) -> dict[str, Any]:
+    """Masks of one object by second, from [{frame_id on the half-second grid, rle}]."""
+    masks = need(data, "masks", list)
+    return {f"{need(mask, 'frame_id', int) * GRID:.1f}": mask_of(need(mask, "rle", dict), media, "masks") for mask in masks}
 
 
 def _same_size(media: Media, width: int, height: int) -> None:
@@ -152,24 +165,33 @@ def _tracks(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     query = words(data, "expression")
     width, height = need(data, "width", int), need(data, "height", int)
     fps, rate = need(data, "fps", int), need(data, "sampling_fps", int)
-    if rate <= 0 or fps % rate:
+    if rate <= 0 or fps <= 0 or fps % rate:
         raise RowFault("rate_mismatch", "sampling_fps", f"{rate} does not divide {fps}")
     _same_size(media[0], width, height)
     samples: dict[int, list[TrackSample]] = {}
     for moment in need(data, "frame_trajectories", list):
-        time = float(need(moment, "time", (int, float)))
+        time = number(moment, "time")
         seen: set[int] = set()
-        for point in moment["points"]:
-            number = int(point["id"])
-            if number in seen:
-                raise RowFault("object_twice", "frame_trajectories", f"object {number} at {time} s")
-            seen.add(number)
-            x, y = point["point"]
-            sample = TrackSample(t=round(time, 3), x=fraction(x, width), y=fraction(y, height), occluded=bool(point["occluded"]))
-            samples.setdefault(number, []).append(sample)
+        for point in need(moment, "points", list):
+            name, place = need(point, "id", int), need(point, "point", list)
+            if name in seen:
+                raise RowFault("object_twice", "frame_trajectories", f"object {name} at {time} s")
+            seen.add(name)
+            x, y = _xy(place, "frame_trajectories")
+            occluded = need(point, "occluded", bool)
+            sample = TrackSample(t=round(time, 3), x=fraction(x, width), y=fraction(y, height), occluded=occluded)
+            samples.setdefault(name, []).append(sample)
     tracks = number_tracks(samples)
     branch = ask(f"{query}/{rate}", context.style, None, Tracks(query=query, tracks=tracks, fps=float(rate)))
     return Piece(_key(media[0]), tuple(media), (branch,))
+
+
+def _xy(place: list[Any], name: str) -> tuple[float, float]:
+    """A point published as [x, y]."""
+    if len(place) != 2:
+        raise RowFault("length_mismatch", name, f"a point of {len(place)} numbers")
+    x, y = (number({name: value}, name) for value in place)
+    return x, y
 
 
 def number_tracks(samples: dict[int, list[TrackSample]]) -> tuple[Track, ...]:
@@ -183,26 +205,26 @@ def _tracks_eval(row: RawRow, media: Sequence[Media], context: Context) -> Piece
     query = words(data, "exp")
     width, height, fps = need(data, "w", int), need(data, "h", int), need(data, "fps", int)
     rate = int(context.params.get("sampling_fps", 1))
-    if fps % rate:
+    if fps <= 0 or fps % rate:
         raise RowFault("rate_mismatch", "fps", f"{rate} does not divide {fps}")
     _same_size(media[0], width, height)
-    points = {str(item["object_id"]): item["points"] for item in need(data, "points", list)}
-    masks = {str(item["object_id"]): item["masks"] for item in need(data, "masks", list)}
+    points, masks = _by_object(data, "points"), _by_object(data, "masks")
     if points.keys() != masks.keys():
         raise RowFault("length_mismatch", "masks", "points and masks name different objects")
     step = fps // rate
     found: list[tuple[list[TrackSample], dict[str, Any]]] = []
     for name, frames in points.items():
         paired("masks", frames, masks[name])
+        places = {frame: _place(frames[frame]) for frame in range(0, len(frames), step)}
         samples = [
-            TrackSample(t=round(frame / fps, 3), x=fraction(frames[frame][0], width), y=fraction(frames[frame][1], height))
-            for frame in range(0, len(frames), step)
-            if frames[frame]
+            TrackSample(t=round(frame / fps, 3), x=fraction(place[0], width), y=fraction(place[1], height))
+            for frame, place in places.items()
+            if place is not None
         ]
         if not samples:
             raise RowFault("never_seen", "points", f"object {name} has no visible moment at {rate} fps")
         kept = {
-            f"{frame / fps:.1f}": masks[name][frame] for frame in range(0, len(frames), step) if any(_counts(masks[name][frame]))
+            f"{frame / fps:.1f}": mask_of(masks[name][frame], media[0], "masks") for frame in places if _shows(masks[name][frame])
         }
         found.append((samples, kept))
     found.sort(key=lambda item: (item[0][0].t, item[0][0].x, item[0][0].y))
@@ -212,19 +234,41 @@ def _tracks_eval(row: RawRow, media: Sequence[Media], context: Context) -> Piece
     return Piece(f"{_key(media[0])}#{query}", tuple(media), (branch,), meta)
 
 
-def _counts(mask: dict[str, Any] | None) -> list[int]:
-    """Runs of ones of a mask: empty for no mask at all."""
+def _by_object(data: dict[str, Any], name: str) -> dict[str, list[Any]]:
+    """What a list of {object_id, <name>: one entry a frame} says of each object."""
+    found: dict[str, list[Any]] = {}
+    for item in need(data, name, list):
+        key = str(need(item, "object_id", (str, int)))
+        if key in found:
+            raise RowFault("object_twice", name, f"object {key}")
+        found[key] = need(item, name, list)
+    return found
+
+
+def _place(value: Any) -> tuple[float, float] | None:
+    """A point of one frame; null or empty where the object is hidden."""
+    if not value and isinstance(value, list | None):
+        return None
+    return _xy(need({"points": value}, "points", list), "points")
+
+
+def _shows(mask: Any) -> bool:
+    """Whether a frame has a mask with at least one pixel; the size of an empty one does not matter."""
     if not mask:
-        return []
-    counts = mask["counts"]
-    return list(counts[1::2]) if isinstance(counts, list) else [1]
+        return False
+    counts = need(mask, "counts", (list, str))
+    return bool(counts) if isinstance(counts, str) else any(counts[1::2])
 
 
 ADAPTERS = (
     Adapter("molmo2_cap", ("video_id", "video_start", "video_end", "video_caption", "merged_caption"), _by_id, _cap),
-    Adapter("molmo2_video_cap_qa", ("video_id", "Question", "Answer", "NegativeAnswers"), _by_id, _choices),
+    Adapter("molmo2_video_cap_qa", ("video_id", "Question", "Answer", "NegativeAnswers"), _by_id, _choices, code_version=2),
     Adapter(
-        "molmo2_video_subtitle_qa", ("video_id", "Question", "Answer", "NegativeAnswers", "subtitle"), _by_id, _subtitle_choices
+        "molmo2_video_subtitle_qa",
+        ("video_id", "Question", "Answer", "NegativeAnswers", "subtitle"),
+        _by_id,
+        _subtitle_choices,
+        code_version=2,
     ),
     Adapter("molmo2_video_point", ("video_id", "label", "count", "points", "two_fps_timestamps"), _by_id, _points),
     Adapter("molmo2_video_point_eval", ("video_id", "label", "points", "masks", "two_fps_timestamps"), _by_id, _points_eval),

@@ -70,3 +70,20 @@ def test_the_identity_changes_when_files_come_or_grow(placed: Path, tmp_path: Pa
     (placed / "images" / "b.png").write_bytes(b"1")
     assert source_identity(spec) not in (first, second)
     assert source_identity(entry("manual", path=str(tmp_path / "nowhere")))["listing"] is None
+
+
+def test_linked_files_and_folders_are_taken(placed: Path, tmp_path: Path, entry: Entry) -> None:
+    """Annotations are small and stay, pictures lie on another disk: a link each, or one for their folder."""
+    far = tmp_path / "disk"
+    (far / "more").mkdir(parents=True)
+    (far / "b.png").write_bytes(b"other")
+    (far / "more" / "c.png").write_bytes(b"third")
+    (placed / "images" / "b.png").symlink_to(far / "b.png")
+    (placed / "far").symlink_to(far)
+    (placed / "gone.png").symlink_to(far / "nothing.png")
+    (far / "round").symlink_to(placed)
+    fetch(entry("manual", path=str(placed)), tmp_path / "raw", quiet)
+    found = {path.relative_to(tmp_path / "raw").as_posix() for path in (tmp_path / "raw").rglob("*") if path.is_file()}
+    assert found == {"train.json", "images/a.png", "images/b.png", "far/b.png", "far/more/c.png"}
+    assert not any(path.is_symlink() for path in (tmp_path / "raw").rglob("*"))
+    assert (tmp_path / "raw" / "far" / "more" / "c.png").read_bytes() == b"third"

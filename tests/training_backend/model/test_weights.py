@@ -54,7 +54,7 @@ def test_wrong_folders_name_file_and_tensor(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=f"{name} has shape"):
         load_model(tmp_path)
     save_file({**tensors, "surplus": torch.zeros(1)}, first)
-    with pytest.raises(WeightsError, match="holds surplus"):
+    with pytest.raises(WeightsError, match="holds 1 that the model does not have: surplus"):
         load_model(tmp_path)
 
 

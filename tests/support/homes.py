@@ -1,0 +1,76 @@
+"""Homes for tests: the environment of one, commands in it, and manifests made by hand for lineage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from molmo2_assets.home import Home
+from training_backend.data.fingerprint import fingerprint, short
+from training_backend.data.manifest import Manifest, parent_entry
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROFILES = Path(__file__).parent / "profiles"
+DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+
+def environment(home: Path, profile: str, history: Path | None = None, **more: str) -> dict[str, str]:
+    """Variables of a shell that uses `home`; nothing of the tester's own settings. Makes the history's folder, with a dagster.yaml,
+    where it can."""
+    history = history or home / profile / "dagster"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MOLMO2_", "DAGSTER_"))}
+    try:
+        history.mkdir(parents=True, exist_ok=True)
+        if not (history / "dagster.yaml").exists():
+            (history / "dagster.yaml").write_text(DAGSTER_YAML)
+    except OSError:
+        pass
+    return {
+        **clean,
+        "MOLMO2_HOME": str(home),
+        "MOLMO2_PROFILE": profile,
+        "MOLMO2_PROFILE_DIRS": str(PROFILES),
+        "DAGSTER_HOME": str(history),
+        "PYTHONPATH": str(CHECKOUT),
+        **more,
+    }
+
+
+def molmo2(env: Mapping[str, str], *arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+    """`molmo2 …` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "molmo2_assets.cli", *arguments],
+        env=dict(env), capture_output=True, text=True, timeout=seconds, cwd=CHECKOUT, check=False,
+    )  # fmt: skip
+
+
+def publish(home: Home, key: str, parents: Iterable[str] = (), *, content: Any = None, config: Any = None, again: bool = False,
+            finished: float = 0.0, **fields: Any) -> Manifest:  # fmt: skip
+    """A version of `key` in the way that the graph makes one: recipe of configuration and parents' current versions, a hit where it
+    exists (unless `again`), else built and published. `content` decides the data version (default: the recipe does)."""
+    read = {name: home.store(name).current(name) for name in parents}
+    manifests = {name: found[1] for name, found in read.items() if found is not None}
+    assert len(manifests) == len(read), "parents first"
+    recipe = {"key": key, "config": config, "parents": {name: found.data_version for name, found in sorted(manifests.items())}}
+    identity = fingerprint(recipe)
+    store = home.store(key)
+    found = None if again else store.find(key, identity)
+    if found is not None:
+        store.set_current(key, found)
+        current = store.current(key)
+        assert current is not None
+        return current[1]
+    staged = store.stage(key, identity)
+    (staged / "data").write_text(key)
+    manifest = Manifest(
+        kind="test", key=key, recipe=recipe, recipe_fingerprint=identity, code_version="1",
+        data_version=short(identity if content is None else fingerprint([key, content])),
+        parents={name: parent_entry(found) for name, found in manifests.items()},
+        run={"finished": finished, "seconds": 1.5}, **fields,
+    )  # fmt: skip
+    store.publish(key, staged, manifest)
+    return manifest
