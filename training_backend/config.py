@@ -92,13 +92,15 @@ class DecoderConfig(Config, frozen=True, kw_only=True):
 class InitConfig(Config, frozen=True, kw_only=True):
     """Initialisation of weights that no checkpoint provides.
 
-    `fan_in` scales each vision and connector matrix by 1/sqrt(fan_in): with the release's 0.02 everywhere a small model started
-    from nothing never looks at the picture (docs/lab-notes.md).
+    `normal` draws every matrix and table with `std`, as the release does for what it adds to trained parts. `fan_in` is for a small
+    model that starts from nothing, which with 0.02 everywhere never looks at the picture (docs/lab-notes.md): each matrix is scaled
+    by 1/sqrt(fan_in), those that write into a residual stream by another 1/sqrt(2·layers); the head keeps `std`.
     """
 
     scheme: Literal["normal", "fan_in"] = "normal"
     std: float = 0.02
     position_std: float = 0.02
+    embedding_std: float = 0.02
 
 
 class ModelConfig(Config, frozen=True, kw_only=True):

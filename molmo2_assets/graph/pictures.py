@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from PIL.ImageFont import FreeTypeFont
 
     from training_backend.data.example import Example
 
-SAMPLES_PICTURE = "samples.png"
+SAMPLES_PICTURE = "samples.jpg"
 _TILE = 168
 _COLOURS = ((230, 25, 75), (60, 180, 75), (0, 100, 230), (245, 130, 48), (145, 30, 180), (0, 160, 160))
 _FRAMES = 4
@@ -76,11 +78,12 @@ def quantile_table(quantiles: Mapping[str, Mapping[str, float]]) -> dg.TableMeta
 
 
 def embed(path: Path) -> dg.MarkdownMetadataValue:
-    """A PNG inside the page; a sentence where there is none."""
+    """A picture inside the page; a sentence where there is none."""
     if not path.is_file():
         return dg.MetadataValue.md("nothing to draw")
     data = base64.b64encode(path.read_bytes()).decode()
-    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/{kind};base64,{data})")
 
 
 def draw_bars(bars: Sequence[tuple[str, float, float | None]], path: Path, title: str) -> None:
@@ -121,7 +124,7 @@ def draw_samples(folder: Path, cache: Path, path: Path) -> None:
         for strip in strips:
             sheet.paste(strip, (0, top))
             top += strip.height
-        sheet.quantize(128).save(path, optimize=True)
+        sheet.save(path, quality=88, subsampling=0)  # full colour: marks are a few pixels wide
 
 
 def _strip(example: Example, cache: Path) -> Picture:
@@ -130,13 +133,29 @@ def _strip(example: Example, cache: Path) -> Picture:
 
     tiles = _tiles(example, cache)
     lines = _lines(example)
-    strip = Image.new("RGB", (_TILE * max(len(tiles), 3), _TILE + 11 * len(lines) + 6), (255, 255, 255))
+    high = max(tile.height for tile in tiles)
+    strip = Image.new("RGB", ((_TILE + 4) * max(len(tiles), 4), high + 13 * len(lines) + 10), (255, 255, 255))
     for place, tile in enumerate(tiles):
-        strip.paste(tile, (place * _TILE, 0))
+        strip.paste(tile, (place * (_TILE + 4), 0))
     pen = ImageDraw.Draw(strip)
     for place, line in enumerate(lines):
-        pen.text((2, _TILE + 2 + 11 * place), line, fill=(20, 20, 20))
+        pen.text((2, high + 2 + 13 * place), line, fill=(20, 20, 20), font=_font())
     return strip
+
+
+@lru_cache(maxsize=1)
+def _font() -> FreeTypeFont:
+    """A font that has arrows, dots and accents; the built-in one of PIL has not."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 10)
+
+
+def _fit(picture: Picture) -> Picture:
+    """As large as a tile, in its own proportions."""
+    scale = _TILE / max(picture.size)
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
 def _tiles(example: Example, cache: Path) -> list[Picture]:
@@ -148,7 +167,7 @@ def _tiles(example: Example, cache: Path) -> list[Picture]:
     tiles = []
     if example.media[0].kind == "image":
         for number, media in enumerate(example.media[:_FRAMES]):
-            picture = Image.fromarray(read_image(bytes_of.path(media.sha256))).resize((_TILE, _TILE))
+            picture = _fit(Image.fromarray(read_image(bytes_of.path(media.sha256))))
             tiles.append(_mark(picture, _marks(example, image=number)))
         return tiles
     media = example.media[0]
@@ -158,7 +177,7 @@ def _tiles(example: Example, cache: Path) -> list[Picture]:
     shown = [times[place * len(times) // _FRAMES] for place in range(_FRAMES)] if len(times) > _FRAMES else times
     frames, _ = VideoReader(bytes_of.path(media.sha256)).frames_at([time + start for time in shown])
     for time, frame in zip(shown, frames, strict=True):
-        tile = _mark(Image.fromarray(frame).resize((_TILE, _TILE)), [mark for mark in _marks(example) if mark[0] == time])
+        tile = _mark(_fit(Image.fromarray(frame)), [mark for mark in _marks(example) if mark[0] == time])
         tiles.append(_caption(tile, f"{time:.1f} s"))
     return tiles
 
@@ -168,15 +187,16 @@ def _caption(tile: Picture, text: str) -> Picture:
 
     pen = ImageDraw.Draw(tile)
     pen.rectangle((0, 0, 34, 12), fill=(255, 255, 255))
-    pen.text((2, 1), text, fill=(0, 0, 0))
+    pen.text((2, 0), text, fill=(0, 0, 0), font=_font())
     return tile
 
 
 def _marks(example: Example, image: int | None = None) -> list[tuple[float, float, float, int]]:
-    """(time, x, y, colour) of everything grounded in the first branch that is."""
+    """(time, x, y, colour) of everything in the branch that is drawn."""
     from training_backend.data.example import Points, TimedPoints, Tracks
 
-    for branch in example.branches:
+    number = _drawn(example)
+    for branch in example.branches[number : number + 1] if number is not None else ():
         for part in (part for turn in branch.turns for part in turn.parts):
             if isinstance(part, Points):
                 return [(0.0, point.x, point.y, point.id) for point in part.points if point.image == (image or 0)]
@@ -187,6 +207,16 @@ def _marks(example: Example, image: int | None = None) -> list[tuple[float, floa
     return []
 
 
+def _drawn(example: Example) -> int | None:
+    """The branch whose points or tracks are drawn: the first that has any."""
+    from training_backend.data.example import Points, TimedPoints, Tracks
+
+    for number, branch in enumerate(example.branches):
+        if any(isinstance(part, Points | TimedPoints | Tracks) for turn in branch.turns for part in turn.parts):
+            return number
+    return None
+
+
 def _mark(tile: Picture, marks: Sequence[tuple[float, float, float, int]]) -> Picture:
     from PIL import ImageDraw
 
@@ -195,7 +225,7 @@ def _mark(tile: Picture, marks: Sequence[tuple[float, float, float, int]]) -> Pi
         left, top = x * tile.width, y * tile.height
         colour = _COLOURS[number % len(_COLOURS)]
         pen.ellipse((left - 5, top - 5, left + 5, top + 5), fill=colour, outline=(255, 255, 255), width=2)
-        pen.text((left + 6, top - 5), str(number), fill=(0, 0, 0))
+        pen.text((left + 6, top - 6), str(number), fill=(0, 0, 0), font=_font())
     return tile
 
 
@@ -216,8 +246,9 @@ def _lines(example: Example) -> list[str]:
         return f"{len(part.tracks)} tracks of {part.query} at {part.fps:g} fps"
 
     lines = [example.id]
-    for branch in example.branches[:3]:
+    drawn = _drawn(example)
+    for number, branch in enumerate(example.branches[: max(3, (drawn or 0) + 1)]):
         said = " → ".join(" ".join(words(part) for part in turn.parts) for turn in branch.turns)
-        text = f"[{branch.style}] {said}".replace("\n", " ").encode("latin-1", "replace").decode("latin-1")
-        lines.append(text if len(text) <= 100 else text[:99] + ".")
+        text = f"{'●' if number == drawn else ' '} {branch.style}: {said}".replace("\n", " ")
+        lines.append(text if len(text) <= 120 else text[:119] + "…")
     return lines

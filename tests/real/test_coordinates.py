@@ -154,7 +154,7 @@ def test_the_masks_and_their_colours_are_what_was_painted(world: World) -> None:
 def test_a_page_shows_samples(world: World, name: str) -> None:
     from PIL import Image
 
-    data = (world.asset(f"validated/{name}")[0] / "samples.png").read_bytes()
+    data = (world.asset(f"validated/{name}")[0] / "samples.jpg").read_bytes()
     sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     assert sheet.shape[1] >= 3 * 168
     assert sheet[:168, :168].std() > 10

@@ -77,6 +77,7 @@ class Plan:
     times: tuple[float, ...] = ()
     truncated_branches: int = 0
     dropped_frames: int = 0
+    unshown_samples: int = 0
     left_out: LeftOut | None = None
     detail: str = ""
 
@@ -175,6 +176,7 @@ class Preprocessor:
         plan = self._fit(example, text)
         if plan.left_out is None:
             self._choose_branches(example, plan, text(self._last_time(example, plan)), draws)
+            plan.unshown_samples = _samples_after(example, self._last_time(example, plan))
         if plan.left_out is not None:
             if self.config.oversized == "refuse":
                 raise OversizedError(f"{example.id}: {plan.detail}; {self._budgets}, or let the recipe leave such rows out.")
@@ -374,3 +376,11 @@ def _track_rate(example: Example) -> float | None:
     """Samples a second of the example's tracks; None without tracks."""
     parts = (part for branch in example.branches for turn in branch.turns for part in turn.parts)
     return max((part.fps for part in parts if isinstance(part, Tracks)), default=None)
+
+
+def _samples_after(example: Example, last_time: float | None) -> int:
+    """Samples of its tracks that nobody is asked about, because the shown part of the film ends before them."""
+    if last_time is None:
+        return 0
+    parts = (part for branch in example.branches for turn in branch.turns for part in turn.parts)
+    return sum(s.t > last_time for part in parts if isinstance(part, Tracks) for track in part.tracks for s in track.samples)

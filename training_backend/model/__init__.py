@@ -1,1 +1,1 @@
-"""The Molmo2 architecture: vision, connector, decoder, generation."""
+"""The Molmo2 architecture: vision, connector, decoder, generation; weights in, out, and from other layouts."""

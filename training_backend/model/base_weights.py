@@ -300,5 +300,5 @@ def interpolate_positions(table_PD: Tensor, side: int) -> Tensor:
 def _initial(name: str, shape: tuple[int, ...], preset: ModelConfig, seed: int) -> Tensor:
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
     tensor = torch.empty(shape)
-    init_tensor(name, tensor, preset.init, torch.Generator().manual_seed(int.from_bytes(digest, "little")))
+    init_tensor(name, tensor, preset, torch.Generator().manual_seed(int.from_bytes(digest, "little")))
     return tensor

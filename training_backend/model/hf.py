@@ -72,9 +72,7 @@ def import_hf(
     places = _places(rows.values(), our_shapes(config))
     if moved := _moved_split(source, config, layout):
         shapes |= moved
-        notes.append(
-            f"the embeddings are split after row {moved[BASE][0]} instead of {rows[BASE].shape[0]}, as transformers saves them"
-        )
+        notes.append(f"embeddings split after row {moved[BASE][0]}, not {rows[BASE].shape[0]}, as transformers saves them")
         for name in ("decoder.embedding", "decoder.extra_embedding"):
             places[name] = _across(places[name], rows, moved)
     check_tensors(source, shapes, {HEAD} if config.decoder.tied else set())

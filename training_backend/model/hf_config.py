@@ -45,16 +45,19 @@ def from_hf(path: Path) -> ModelConfig:
     """
     raw = read_json(path)
     config = _parse(path, raw)
-    if OWN_SECTION not in raw:
-        return config
-    try:
-        own = msgspec.convert(raw[OWN_SECTION], type=ModelConfig)
-    except msgspec.ValidationError as error:
-        raise WeightsError(f"{path}: {OWN_SECTION} cannot be read: {error}") from None
-    said = _parse(path, to_hf(own))
-    if different := differences(said, config):
-        raise WeightsError(f"{path}: its {OWN_SECTION} section describes another model; they differ in {', '.join(different)}.")
-    return own
+    if OWN_SECTION in raw:
+        try:
+            own = msgspec.convert(raw[OWN_SECTION], type=ModelConfig)
+        except msgspec.ValidationError as error:
+            raise WeightsError(f"{path}: {OWN_SECTION} cannot be read: {error}") from None
+        if different := differences(_parse(path, to_hf(own)), config):
+            raise WeightsError(f"{path}: its {OWN_SECTION} section describes another model; they differ in {', '.join(different)}.")
+        config = own
+    for key, token in _SPECIALS.items():
+        place = config.decoder.vocab_size + EXTRA_TOKENS.index(token)
+        if raw.get(key, place) != place:
+            raise WeightsError(f"{path}: {key} is {raw[key]!r}, {token} is {place} here: another vocabulary.")
+    return config
 
 
 def _parse(path: Path, raw: dict[str, Any]) -> ModelConfig:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training_backend.attention.choose import Name, prepare
 from training_backend.attention.mask import MaskSpec
-from training_backend.config import InitConfig, ModelConfig
+from training_backend.config import ModelConfig
 from training_backend.model.connector import Connector
 from training_backend.model.decoder import Decoder
 from training_backend.model.vision import VisionTransformer
@@ -73,16 +73,21 @@ def _keep(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def init_tensor(name: str, tensor: Tensor, init: InitConfig, generator: torch.Generator) -> None:
-    """Initialise one parameter in place, by its name."""
+def init_tensor(name: str, tensor: Tensor, config: ModelConfig, generator: torch.Generator) -> None:
+    """Initialise one parameter in place, by its name, as `config.init` says."""
+    init = config.init
     if name.endswith(".bias"):
         tensor.zero_()
     elif "norm" in name:
         tensor.fill_(1.0)
     elif name == "vision.position":
         tensor.normal_(0.0, init.position_std, generator=generator)
-    elif init.scheme == "fan_in" and not name.startswith("decoder."):
-        tensor.normal_(0.0, 1 / math.sqrt(tensor.shape[-1]), generator=generator)
+    elif name in ("decoder.embedding", "decoder.extra_embedding"):
+        tensor.normal_(0.0, init.embedding_std, generator=generator)
+    elif init.scheme == "fan_in" and name != "decoder.head":
+        layers = config.vision.layers if name.startswith("vision.") else config.decoder.layers
+        writes = ".blocks." in name and name.endswith((".wo.weight", ".w2.weight"))
+        tensor.normal_(0.0, 1 / math.sqrt(tensor.shape[-1] * (2 * layers if writes else 1)), generator=generator)
     else:
         tensor.normal_(0.0, init.std, generator=generator)
 
@@ -105,7 +110,7 @@ class Molmo2(nn.Module):
         """Initialise every parameter from one seed, in a fixed order of names."""
         generator = torch.Generator(device=next(self.parameters()).device).manual_seed(seed)
         for name, parameter in sorted(self.named_parameters()):
-            init_tensor(name, parameter, self.config.init, generator)
+            init_tensor(name, parameter, self.config, generator)
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters of each optimiser part. The extra embedding rows train with the connector, as in the release."""

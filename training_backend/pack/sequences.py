@@ -119,7 +119,7 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
     return {"counts": counts, "facts": {"fill": report["fill"], "examples_per_pack": report["examples_per_pack"]}}
 
 
-_COUNTS = ("positions", "packs", "truncated_branches", "dropped_frames", "examples_left_out")
+_COUNTS = ("positions", "packs", "truncated_branches", "dropped_frames", "unshown_samples", "examples_left_out")
 
 
 def open_mixture(spec: RunSpec) -> tuple[Mixture, dict[str, RowStore]]:
@@ -212,7 +212,7 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
     by_task: defaultdict[str, float] = defaultdict(float)
     by_dataset: defaultdict[str, float] = defaultdict(float)
     seen: Counter[str] = Counter()
-    totals = Counter[str](truncated_branches=0, dropped_frames=0, examples_left_out=0)
+    totals = Counter[str](truncated_branches=0, dropped_frames=0, unshown_samples=0, examples_left_out=0)
     wait = 0
     for turn, place in enumerate(places):
         example = loader.stores[place.dataset].example(place.row)
@@ -222,6 +222,7 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
         seen[place.dataset] += 1
         totals["truncated_branches"] += plan.truncated_branches
         totals["dropped_frames"] += plan.dropped_frames
+        totals["unshown_samples"] += plan.unshown_samples
         totals["examples_left_out"] += plan.left_out is not None
         wait = max(wait, turn - place.position)
     mass = sum(by_task.values())

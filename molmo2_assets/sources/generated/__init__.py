@@ -39,7 +39,7 @@ class Generator:
     seed: int = 0
     share: float = 0.02
     folder: str = "data"
-    code_version: int = 1
+    code_version: int = 2
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from molmo2_assets.sources.generated.scenes import Drawing, Scene, Thing, anchor
 from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import COLOURS, SHAPES, Label, Look, article
 
-PAIRS = ((1, 4), (4, 1), (2, 4), (4, 2), (1, 3), (3, 1), (2, 3), (3, 2))
-"""Sizes of the two groups of a pointing picture: every count from 1 to 4 is asked for equally often."""
+PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (2, 3), (3, 2))
+"""Sizes of the two groups of a pointing picture: from 1 to 3 of each, small counts a little more often."""
 COUNTS = (1, 2, 3, 4, 5)
 QUESTIONS_PER_IMAGE = 3
 QUESTION_KINDS = ("colour", "shape", "exists", "side", "larger", "number")
@@ -46,9 +46,9 @@ def percent(point: Place, side: int) -> dict[str, float]:
 
 
 def caption_scene(params: Params, image: int) -> Scene:
-    """One to four things of any look."""
+    """One to three things of any look; half of the pictures hold one thing, which is where seeing begins."""
     rng = params.rng("scene", image)
-    count = balanced((1, 2, 3, 4), image, params.name, params.seed)
+    count = balanced((1, 1, 2, 3), image, params.name, params.seed)
     return scene_with(rng, params.size, partial(draw_looks, rng, (count,), 0, [Label()]))[0]
 
 
@@ -73,7 +73,7 @@ def points_scene(params: Params, image: int) -> tuple[Scene, list[Label]]:
     """Two groups of things, one label each."""
     rng = params.rng("scene", image)
     pair = balanced(PAIRS, image, params.name, params.seed)
-    distractors = rng.randrange(2) if sum(pair) < 6 else 0
+    distractors = rng.randrange(2) if sum(pair) < 4 else 0
     return scene_with(rng, params.size, partial(draw_looks, rng, pair, distractors))
 
 
@@ -134,10 +134,10 @@ POINTS_FAULTS = (
 
 
 def count_scene(params: Params, image: int) -> tuple[Scene, Label]:
-    """A group of one to five things, and up to two others."""
+    """A group of one to five things, and at most one other."""
     rng = params.rng("scene", image)
     count = balanced(COUNTS, image, params.name, params.seed)
-    distractors = rng.randrange(3)
+    distractors = rng.randrange(2)
     scene, labels = scene_with(rng, params.size, partial(draw_looks, rng, (count,), distractors))
     return scene, labels[0]
 

@@ -20,12 +20,14 @@ from molmo2_assets.sources.generated.shapes import COLOURS, RADII, REFERENCE_SID
 T = TypeVar("T")
 
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
-    "white": (250, 250, 250),
-    "grey": (205, 208, 212),
-    "beige": (240, 228, 205),
-    "light blue": (205, 224, 244),
-    "light green": (212, 236, 210),
+    "grey": (128, 128, 128),
+    "slate": (112, 124, 142),
+    "brown": (146, 128, 108),
+    "olive": (124, 136, 106),
+    "mauve": (140, 118, 138),
 }
+"""Middle tones: normalised pixels of the background are near zero, so that a small model trained from nothing first sees the things
+(docs/lab-notes.md)."""
 LEAST_VISIBLE = 0.7
 """Share of a thing that must be seen in a still picture."""
 _MARGIN = 2  # pixels around a point that must belong to the same thing: survives rounding in either direction

@@ -18,14 +18,14 @@ from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import Label, Look
 from molmo2_assets.sources.generated.videos import film
 
-PAIRS = ((1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2))
+PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2))
 LABELS_PER_CLIP = 2
 MASK_REACH = 1.5
 """Seconds before and after a point for which the held-out set has masks: a window of three seconds, as published."""
 
 
 def points_clip(params: Params, number: int) -> tuple[Clip, list[Label], tuple[float, float] | None]:
-    """Two groups of one to three things, a label each, and in a quarter of the films a shorter clip within the film."""
+    """Two groups of one or two things, a label each, and in a quarter of the films a shorter clip within the film."""
     rng = params.rng("clip", number)
     pair = balanced(PAIRS, number, params.name, params.seed)
     cut = balanced((True, False, False, False), number, params.name, params.seed, "cut")

@@ -115,6 +115,7 @@ def _set(part: str, key: str, value: object) -> Callable[[dict[str, Any]], objec
 
 BAD_CONFIGS = [
     (_set("", "model_type", "qwen3"), r"config\.json: model_type is 'qwen3'.*another architecture"),
+    (_set("", "image_patch_id", 51), r"config\.json: image_patch_id is 51, <im_patch> is 52 here: another vocabulary"),
     (_set("", "text_config", None), r"config\.json: text_config is missing"),
     (_set("text_config", "hidden_size", "wide"), r"config\.json: text_config\.hidden_size is 'wide'"),
     (_set("text_config", "rope_theta", None), r"config\.json: text_config\.rope_theta is missing"),
@@ -129,7 +130,8 @@ BAD_CONFIGS = [
     (_set("text_config", "num_key_value_heads", 3), r"text_config\.num_key_value_heads is 3, which does not divide 4"),
     (_set("text_config", "rope_theta", float("nan")), r"text_config\.rope_theta is nan"),
     (_set("vit_config", "num_attention_heads", 7), r"vit_config\.num_attention_heads is 7, which does not divide 24"),
-    (_set("text_config", "vocab_size", 49), r"wte\.embedding has shape \[50, 32\], the model needs \[49, 32\]"),
+    (_set("text_config", "vocab_size", 49), r"image_start_token_id is 50, <im_start> is 49 here: another vocabulary"),
+    (_set("text_config", "additional_vocab_size", 15), r"new_embedding has shape \[16, 32\], the model needs \[15, 32\]"),
     (_set("text_config", "num_hidden_layers", 2), r"holds 8 that the model does not have: model\.transformer\.blocks\.2\."),
     (_set("text_config", "num_hidden_layers", 4), r"lacks 8 tensors: model\.transformer\.blocks\.3\."),
 ]
