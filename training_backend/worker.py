@@ -7,6 +7,7 @@ kind computes. Exit codes: 0 done, 75 saved and resumable, anything else failed;
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--spec", type=Path, required=True, help="a run spec, as `encode_spec` writes it")
     parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder; everything it leaves lies there")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     run_dir, rank = options.run_dir.resolve(), int(os.environ.get("RANK", "0"))
     try:
         register(run_dir, rank)

@@ -38,6 +38,8 @@ class _StepLines(logging.Handler):
         step = meta.get("step_key") or ""
         if event is None:
             message = str(meta.get("orig_message", record.getMessage()))
+            if message.startswith("Dependencies for step"):
+                return  # what could not run because of a failure: the failure itself has its line
             if record.levelno >= logging.WARNING or self.stream.isatty():
                 self._line(f"          {message}")
             return

@@ -14,7 +14,6 @@ from training_backend.api import Execution
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 _LATER: tuple[tuple[str, tuple[object, ...]], ...] = (
-    ("attention", ("auto", "reference")),
     ("activation_checkpointing", (False,)),
     ("compile", (False,)),
     ("wandb_project", (None,)),

@@ -105,6 +105,7 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     model = load_model(plan.init, plan.model) if plan.init else Molmo2(plan.model)
     if not plan.init:
         model.init_weights(stage.seed)
+    model.attention = execution.attention
     optimizer_ = build_optimizer(model, stage.optim)
     module, optimizer = fabric.setup(_LossModule(model, stage), optimizer_)
     run = _Progress(Guard(stage.guard, fabric.device), Meter(fabric.device))

@@ -18,7 +18,6 @@ from training_backend.parallel.strategies import check_execution, make_fabric
         ({"strategy": "deepspeed"}, "strategy 'deepspeed' is not built yet; available: single."),
         ({"processes": 2}, "strategy 'single' runs one process, not 2; set processes to 1."),
         ({"processes": 0}, "strategy 'single' runs one process, not 0; set processes to 1."),
-        ({"attention": "flex"}, "attention 'flex' is not built yet; available: 'auto', 'reference'."),
         ({"activation_checkpointing": True}, "activation_checkpointing True is not built yet; available: False."),
         ({"compile": True}, "compile True is not built yet; available: False."),
         ({"wandb_project": "mine"}, "wandb_project 'mine' is not built yet; available: None."),
