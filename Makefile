@@ -31,7 +31,7 @@ learn: $(STAMP) ## the demo trained longer: the figures of the scoreboard (about
 	@export MOLMO2_PROFILE=learn && $(ENV) && molmo2 demo
 
 test: $(STAMP) ## the tests
-	@$(VENV)/bin/python -m pytest -n 2 -m 'not slow'
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
 lint: $(STAMP) ## ruff, import contracts, types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports --no-cache && $(VENV)/bin/mypy

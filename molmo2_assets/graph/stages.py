@@ -15,7 +15,7 @@ import msgspec
 
 from molmo2_assets.graph import checks, pictures
 from molmo2_assets.graph.step import Built, Layer, Metadata, Parent, Step, asset, exact_parent
-from molmo2_assets.graph.training import execute
+from molmo2_assets.graph.training import execute, mind_other_data
 from molmo2_assets.home import Home
 from molmo2_assets.profile import STAGES, Profile, StageSpec
 from training_backend.api import Execution, RunSpec
@@ -187,6 +187,7 @@ def _checkpoint(profile: Profile, stage: StageSpec, previous: str | None) -> Lay
             },
             execution=execution(profile, "train"),
         )  # fmt: skip
+        mind_other_data(spec, step.home.runs, stage.on_data_change)
         result = execute(step, spec)
         return Built(result.data_version, result.counts, {"seconds": result.facts["seconds"]})
 

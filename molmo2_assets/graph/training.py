@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from molmo2_assets.graph.step import Step, link_files
-from training_backend.api import Event, Launcher, RunFailed, RunHandle, RunResult, RunSpec
+from training_backend.api import Event, Launcher, RunFailed, RunHandle, RunResult, RunSpec, decode_spec
 from training_backend.registry import find_launcher
 
 MAX_OBSERVATIONS = 100
@@ -50,6 +50,38 @@ def execute(step: Step, spec: RunSpec) -> RunResult:
         raise dg.Failure(description=str(error), metadata={"log": dg.MetadataValue.path(str(run_dir / "worker.log"))}) from None
     link_files(Path(result.output), step.folder)
     return result
+
+
+DATA = ("sequences", "mixture", "tokenizer", "validated", "init")
+"""Parts of a train run's identity that are versions of what it reads."""
+
+
+def mind_other_data(spec: RunSpec, runs: Path, policy: str) -> None:
+    """Stop where half of this stage is trained on other data and the profile does not want that thrown away (`on_data_change`).
+
+    `restart` lets it lie and starts anew. Raises dg.Failure naming the run, its step and what changed.
+    """
+    if policy == "restart":
+        return
+    for folder in sorted(runs.glob("train-*")):
+        saved = sorted(folder.glob("checkpoints/step-*"))
+        if folder.name == spec.run_name or not saved or (folder / "result.json").is_file():
+            continue
+        other = decode_spec((folder / "spec.json").read_bytes()).identity
+        changed = sorted(name for name in {*other, *spec.identity} if other.get(name) != spec.identity.get(name))
+        if not changed or not set(changed) <= set(DATA):
+            continue
+        before, now = other.get("validated", {}), spec.identity.get("validated", {})
+        sets = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        what = ", ".join(sets[:5]) + (" …" if len(sets) > 5 else "") or ", ".join(changed)
+        step = int(saved[-1].name.removeprefix("step-"))
+        way = "`continue` is not built yet" if policy == "continue" else "the profile says on_data_change: refuse"
+        raise dg.Failure(
+            description=f"{spec.identity['stage']}: {folder.name} stands at step {step} of {spec.identity['steps']} with other data "
+            f"(changed: {what}) and {way}. Put the data back to finish it, set on_data_change: restart to begin again, or "
+            f"remove {folder} if nobody needs it.",
+            allow_retries=False,
+        )
 
 
 def _asked_to_stop(context: dg.AssetExecutionContext) -> bool:
