@@ -13,12 +13,12 @@ from functools import partial
 from molmo2_assets.sources.generated import faults
 from molmo2_assets.sources.generated.content import MediaFolder, Params, Row
 from molmo2_assets.sources.generated.describe import scene_caption, scene_transcripts
-from molmo2_assets.sources.generated.scenes import Drawing, Scene, Thing, anchor, distinct_looks, draw_looks, scene_with
+from molmo2_assets.sources.generated.scenes import Drawing, Scene, Thing, anchor, distinct_looks, draw_looks, draw_pair, scene_with
 from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import COLOURS, SHAPES, Label, Look, article
 
-PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (2, 3), (3, 2))
-"""Sizes of the two groups of a pointing picture: from 1 to 3 of each, small counts a little more often."""
+GROUPS = ((1,), (1, 1), (2,), (1, 2), (1,), (2, 1), (3,), (2, 2))
+"""Sizes of the groups of a pointing picture. A quarter of the pictures hold one thing: where seeing begins."""
 COUNTS = (1, 2, 3, 4, 5)
 QUESTIONS_PER_IMAGE = 3
 QUESTION_KINDS = ("colour", "shape", "exists", "side", "larger", "number")
@@ -70,11 +70,10 @@ CAPTION_FAULTS = (*faults.image_faults("image_url"), faults.blank("caption"), fa
 
 
 def points_scene(params: Params, image: int) -> tuple[Scene, list[Label]]:
-    """Two groups of things, one label each."""
+    """One or two groups of things, and two labels."""
     rng = params.rng("scene", image)
-    pair = balanced(PAIRS, image, params.name, params.seed)
-    distractors = rng.randrange(2) if sum(pair) < 4 else 0
-    return scene_with(rng, params.size, partial(draw_looks, rng, pair, distractors))
+    groups = balanced(GROUPS, image, params.name, params.seed)
+    return scene_with(rng, params.size, partial(draw_pair, rng, groups, rng.randrange(2)))
 
 
 def build_points(params: Params, media: MediaFolder) -> list[Row]:

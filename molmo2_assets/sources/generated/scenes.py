@@ -220,6 +220,17 @@ def draw_looks(
             return with_sizes(rng, looks), meant
 
 
+def draw_pair(
+    rng: random.Random, groups: Sequence[int], distractors: int, kinds: Sequence[str] = ("both", "both", "shape", "colour")
+) -> tuple[list[Look], list[Label]]:
+    """Looks of one or two groups of things, and always two labels: a lone group, which has no distractors, is also asked for by its
+    colour or its shape alone."""
+    if len(groups) == 2:
+        return draw_looks(rng, groups, distractors, kinds=kinds)
+    looks, (label,) = draw_looks(rng, groups, 0, kinds=("both",))
+    return looks, [label, Label(label.colour, None) if rng.random() < 0.5 else Label(None, label.shape)]
+
+
 def draw_label(rng: random.Random, kind: str) -> Label:
     """A label that names a colour, a shape, or both."""
     colour, shape = rng.choice(tuple(COLOURS)), rng.choice(SHAPES)

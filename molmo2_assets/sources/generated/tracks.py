@@ -15,26 +15,26 @@ from typing import Any
 from molmo2_assets.sources.generated import faults, rle
 from molmo2_assets.sources.generated.clips import FPS, GRID, OCCLUDED, SEEN, Clip, Mover, Path, clip_with
 from molmo2_assets.sources.generated.content import MediaFolder, Params, Row
-from molmo2_assets.sources.generated.scenes import draw_looks
+from molmo2_assets.sources.generated.scenes import draw_pair
 from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import COLOURS, Label, Look
 from molmo2_assets.sources.generated.videos import film
 
-PAIRS = ((1, 2), (2, 1), (1, 1), (2, 2))
+GROUPS = ((1,), (1, 1), (2,), (1, 2), (1,), (2, 1))
 LABELS_PER_CLIP = 2
 
 
 def track_clip(params: Params, number: int) -> tuple[Clip, list[Label]]:
-    """Two groups of one or two things that move slowly, a label each; everything that is asked for is seen most of the time.
+    """One or two groups of one or two things that move slowly, two labels; everything that is asked for is seen most of the time.
 
     In every fourth film one of them passes behind a square that stands still.
     """
     rng = params.rng("clip", number)
-    pair = balanced(PAIRS, number, params.name, params.seed)
+    groups = balanced(GROUPS, number, params.name, params.seed)
     hidden = balanced((True, False, False, False), number, params.name, params.seed, "hidden")
 
     def draw() -> tuple[list[Look], list[str], list[Label]]:
-        looks, labels = draw_looks(rng, pair, 0, kinds=("both", "both", "both", "shape", "colour"))
+        looks, labels = draw_pair(rng, groups, 0, kinds=("both", "both", "both", "shape", "colour"))
         kinds = rng.choices(("bounce", "bounce", "slide", "slide", "still", "enter", "leave"), k=len(looks))
         if hidden:
             kinds[0], looks[0] = "slide", replace(looks[0], size="small")
@@ -52,7 +52,9 @@ def track_clip(params: Params, number: int) -> tuple[Clip, list[Label]]:
         if not hidden:
             return clip, labels
         clip = _with_square(clip, rng)
-        if clear(clip, labels) and tuple(len(clip.matching(label)) for label in labels) == pair:
+        if clear(clip, labels) and tuple(len(clip.matching(label)) for label in labels) == (
+            groups if len(groups) == 2 else 2 * groups
+        ):
             return clip, labels
 
 

@@ -13,25 +13,25 @@ from molmo2_assets.sources.generated import faults, rle
 from molmo2_assets.sources.generated.clips import FPS, GRID, Clip, clip_with
 from molmo2_assets.sources.generated.content import MediaFolder, Params, Row
 from molmo2_assets.sources.generated.images import percent
-from molmo2_assets.sources.generated.scenes import draw_looks
+from molmo2_assets.sources.generated.scenes import draw_pair
 from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import Label, Look
 from molmo2_assets.sources.generated.videos import film
 
-PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2))
+GROUPS = ((1,), (1, 1), (2,), (1, 2), (1,), (2, 1))
 LABELS_PER_CLIP = 2
 MASK_REACH = 1.5
 """Seconds before and after a point for which the held-out set has masks: a window of three seconds, as published."""
 
 
 def points_clip(params: Params, number: int) -> tuple[Clip, list[Label], tuple[float, float] | None]:
-    """Two groups of one or two things, a label each, and in a quarter of the films a shorter clip within the film."""
+    """One or two groups of one or two things, two labels, and in a quarter of the films a shorter clip within the film."""
     rng = params.rng("clip", number)
-    pair = balanced(PAIRS, number, params.name, params.seed)
+    groups = balanced(GROUPS, number, params.name, params.seed)
     cut = balanced((True, False, False, False), number, params.name, params.seed, "cut")
 
     def draw() -> tuple[list[Look], list[str], list[Label]]:
-        looks, labels = draw_looks(rng, pair, 0)
+        looks, labels = draw_pair(rng, groups, 0)
         kinds = rng.choices(("still", "slide", "bounce", "enter", "enter", "leave"), k=len(looks))
         return looks, kinds, labels
 

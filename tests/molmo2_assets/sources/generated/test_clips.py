@@ -71,7 +71,7 @@ def test_the_first_sight_of_an_entering_thing_is_on_the_grid_and_not_earlier() -
 def test_a_thing_behind_another_is_unseen_while_it_is_covered() -> None:
     back = Mover(Look("red", "circle", "small"), 8, Way("slide", 20, 40, 10.0, 0.0))
     front = Mover(Look("blue", "square"), 13, Way("still", 40, 40))
-    clip = Clip(84, 32, "white", None, (back, front))
+    clip = Clip(84, 32, "grey", None, (back, front))
     assert clip.seen(0, 0) > 0.9
     assert clip.seen(0, 16) == 0
     assert clip.point(0, 16) is None

@@ -70,7 +70,7 @@ def test_labels_count_exactly_and_every_thing_is_seen_with_a_point_on_it(
 def test_the_point_of_a_half_covered_thing_moves_to_what_is_seen() -> None:
     back = Thing(Look("red", "circle"), 12, 40, 40)
     front = Thing(Look("blue", "square"), 12, 44, 40)
-    scene = Scene(84, "white", None, (back, front))
+    scene = Scene(84, "grey", None, (back, front))
     drawing = scene.draw()
     x, y = anchor(drawing, 0, back) or (0, 0)
     assert drawing.owner[int(y), int(x)] == 0
@@ -80,7 +80,7 @@ def test_the_point_of_a_half_covered_thing_moves_to_what_is_seen() -> None:
 
 def test_a_thing_outside_the_picture_has_no_point() -> None:
     away = Thing(Look("red", "circle"), 8, -20, 40)
-    drawing = Scene(84, "white", None, (away,)).draw()
+    drawing = Scene(84, "grey", None, (away,)).draw()
     assert visible_share(drawing, 0, away) == 0
     assert anchor(drawing, 0, away) is None
 
