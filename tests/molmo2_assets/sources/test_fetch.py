@@ -18,7 +18,7 @@ def test_a_generated_set_is_made_by_its_entry(tmp_path: Path, entry: Entry) -> N
     lines: list[str] = []
     spec = entry("generated", generator="shapes_count", params={"n": 5, "faults": 0.0})
     result = fetch(spec, tmp_path / "staging" / "raw", lines.append)
-    assert result.revision == "generated-1"
+    assert result.revision == "generated-2"
     assert result.facts == {
         "rows": 5,
         "media_files": 5,
@@ -33,7 +33,7 @@ def test_the_identity_of_a_generated_set_has_every_parameter(entry: Entry) -> No
     assert identity == {
         "kind": "generated",
         "generator": "shapes_cap",
-        "code_version": 1,
+        "code_version": 2,
         "params": {"n": 7, "seed": 0, "split": "train", "size": 84, "faults": 0.02},
     }
     fingerprint(identity)
