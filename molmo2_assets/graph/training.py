@@ -78,8 +78,8 @@ def mind_other_data(spec: RunSpec, runs: Path, policy: str) -> None:
         way = "`continue` is not built yet" if policy == "continue" else "the profile says on_data_change: refuse"
         raise dg.Failure(
             description=f"{spec.identity['stage']}: {folder.name} stands at step {step} of {spec.identity['steps']} with other "
-            f"data (changed: {what}) and {way}. Put the data back to finish it, set on_data_change: restart to begin anew, or remove "
-            f"{folder} if nobody needs it.",
+            f"data (changed: {what}) and {way}. Put the data back to finish it, set on_data_change: restart to begin anew, "
+            f"or remove {folder} if nobody needs it.",
             allow_retries=False,
         )
 
