@@ -12,8 +12,10 @@ from typing import Any
 
 _LAUNCH = """
 mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+  __typename ... on LaunchRunSuccess { run { runId } } ... on InvalidSubsetError { message }
+  ... on RunConfigValidationInvalid { errors { message } } ... on PythonError { message } } }
 """
+_REPOSITORIES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 _TERMINATE = """
 mutation($id: String!) { terminateRun(runId: $id, terminatePolicy: SAFE_TERMINATE) { __typename } }
 """
@@ -47,9 +49,10 @@ class WebServer:
 
     def materialise(self, key: str) -> str:
         """Press "Materialize" on one asset; returns the run's id."""
+        (repository,) = self.ask(_REPOSITORIES)["repositoriesOrError"]["nodes"]
         selector = {
-            "repositoryLocationName": "molmo2", "repositoryName": "__repository__", "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": key.split("/")}], "assetCheckSelection": None,
+            "repositoryLocationName": repository["location"]["name"], "repositoryName": repository["name"],
+            "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": key.split("/")}], "assetCheckSelection": None,
         }  # fmt: skip
         answer = self.ask(_LAUNCH, params={"selector": selector, "runConfigData": {}, "mode": "default"})
         launched = answer["launchPipelineExecution"]

@@ -83,7 +83,7 @@ def test_the_server_shows_what_the_command_line_made(made: Made, tmp_path: Path)
 def test_terminate_stops_and_saves_and_the_next_run_resumes(long_home: Made, tmp_path: Path) -> None:
     environment, port = long_environment(long_home), free_port()
     # The second stage's parents are those of profile `graph`: found, or made again, before anything is interrupted.
-    done = activated("dagster asset materialize --select '+sft_sequences or +pretrain_checkpoint'", environment, timeout=280)
+    done = activated("dagster asset materialize --select '*sft_sequences,*pretrain_checkpoint'", environment, timeout=280)
     assert done.returncode == 0, done.stdout[-3000:]
     with server(f"dagster dev -p {port}", environment, tmp_path / "log", f"http://127.0.0.1:{port}/server_info") as process:
         web = WebServer(port)
