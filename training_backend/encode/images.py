@@ -70,14 +70,14 @@ def choose_tiling(height: int, width: int, max_crops: int, geometry: Geometry) -
     """Rows and columns of crops for a picture, at most `max_crops` in all.
 
     The tiling that enlarges the picture least; where every tiling would shrink it, the one that shrinks it least; the smaller of
-    equals. Margins count neither in the picture nor in the tiling. A side that is all margin puts no demand (the release divides
-    by zero there, with the same result).
+    equals. Margins count neither in the picture nor in the tiling. Small sides fall as the release's arithmetic has it:
+    a side of exactly the margins puts no demand, and a picture with a side below the margins gets one crop.
     """
     tilings = [(rows, columns) for rows in range(1, max_crops + 1) for columns in range(1, max_crops // rows + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
     margin = sum(geometry.margins) * geometry.patch
     # Single precision, as in the release: ties must fall the same way.
-    sizes = np.maximum(np.array([height - margin, width - margin], dtype=np.float32), 0)
+    sizes = np.array([height - margin, width - margin], dtype=np.float32)
     with np.errstate(divide="ignore"):
         scales = np.array(tilings, dtype=np.float32) * np.float32(geometry.window * geometry.patch) / sizes
     scale = scales.min(axis=1)
