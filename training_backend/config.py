@@ -141,6 +141,14 @@ class EncodeConfig(Config, frozen=True, kw_only=True):
     normalise: Literal["signed_unit"] = "signed_unit"
 
 
+class Recipe(Config, frozen=True, kw_only=True):
+    """How a checkpoint is asked: the encoding that it was trained with, and budgets for one question."""
+
+    encode: EncodeConfig
+    max_tokens: int
+    max_visual: int
+
+
 class LossRule(Config, frozen=True, kw_only=True):
     """Weight of one answer token: `flat` is `weight`; `root` is `weight` / sqrt(answer tokens) / sqrt(branches)."""
 

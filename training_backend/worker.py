@@ -39,7 +39,7 @@ from training_backend.launch.local import EXIT_RESUMABLE, Exit, read_exit
 from training_backend.launch.processes import register
 from training_backend.train.events import EventWriter
 
-CODE_VERSION = {"tokenizer": "1", "plan": "1", "train": "1", "predict": "1"}
+CODE_VERSION = {"tokenizer": "1", "plan": "1", "train": "1", "predict": "1", "import": "1", "export": "1"}
 """Bumped by hand when the meaning of a kind's output changes."""
 
 
@@ -85,7 +85,21 @@ def _train(job: Job) -> dict[str, Any]:
     return train(plan, job.run_dir, job.out, open_batches(job.spec, job.run_dir), job.events, job.stop, job.log)
 
 
-KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {"tokenizer": _tokenizer, "plan": _plan, "train": _train, "predict": _predict}
+def _import(job: Job) -> dict[str, Any]:
+    from training_backend.convert import run_import
+
+    return run_import(job.spec, job.out, job.log)
+
+
+def _export(job: Job) -> dict[str, Any]:
+    from training_backend.convert import run_export
+
+    return run_export(job.spec, job.out, job.log)
+
+
+KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "tokenizer": _tokenizer, "plan": _plan, "train": _train, "predict": _predict, "import": _import, "export": _export,
+}  # fmt: skip
 """Kind → its computation, which returns {"counts", "facts"} of the result. Heavy imports happen inside."""
 
 
@@ -152,8 +166,6 @@ def _run(spec: RunSpec, run_dir: Path, events: EventWriter, rank: int) -> Exit:
             shutil.rmtree(leftover)
         out.mkdir()
         started = time.monotonic()
-        if spec.kind not in KINDS:
-            raise ValueError(f"run kind {spec.kind!r} is not built yet; available: {', '.join(KINDS)}")
         found = KINDS[spec.kind](Job(spec, run_dir, out, events, lambda: bool(asked) or (run_dir / "stop").exists(), log))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is computed is kept, whoever asks now
         if rank == 0:

@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import msgspec
 import pytest
 
 from tests.support.examples import asked, row, store_at
 from tests.support.runs import ROOT, at_work, handle_of, patient, starts
-from training_backend.api import RunResult, RunSpec, encode_spec
+from training_backend.api import Kind, RunResult, RunSpec, encode_spec
 from training_backend.data.manifest import files_version, list_files, read_manifest, verify_files
 from training_backend.launch.local import Exit, LocalLauncher, read_exit
 from training_backend.launch.processes import LAUNCHED, identify, read_identity
+from training_backend.worker import CODE_VERSION, KINDS
 
 REAL, PATIENT = "training_backend.worker", "tests.support.patient_worker"
 
@@ -46,13 +47,8 @@ def run(run_dir: Path, spec: RunSpec | bytes | None, module: str = PATIENT) -> t
     return process.returncode, said
 
 
-@pytest.mark.parametrize("kind", ["import", "export"])
-def test_a_kind_that_is_not_built(run_dir: Path, kind: Any) -> None:
-    code, _ = run(run_dir, RunSpec(kind=kind, identity={}), REAL)
-    assert code == 1
-    sentence = f"ValueError: run kind '{kind}' is not built yet; available: tokenizer, plan, train, predict"
-    assert read_exit(run_dir) == Exit(code=1, message=sentence)
-    assert list(run_dir.glob("output*")) == []
+def test_every_kind_that_a_spec_can_name_is_built() -> None:
+    assert set(KINDS) == set(CODE_VERSION) == set(get_args(Kind))
 
 
 @pytest.mark.parametrize(
