@@ -12,6 +12,7 @@ from molmo2_assets.graph.evaluations import evaluation_assets
 from molmo2_assets.graph.hub import hub_definitions
 from molmo2_assets.graph.mixtures import mixture_assets
 from molmo2_assets.graph.stages import stage_assets
+from molmo2_assets.graph.sweep import sweeper
 from molmo2_assets.home import Home, find_home
 from molmo2_assets.profile import Profile
 
@@ -27,4 +28,4 @@ def build_definitions(profile: Profile, home: Home | None = None) -> dg.Definiti
     assets += stage_assets(home, profile)
     assets += evaluation_assets(home, profile)
     hub = hub_definitions([spec for spec in profile.datasets.values() if spec.source.kind == "hub"])
-    return dg.Definitions.merge(dg.Definitions(assets=assets, executor=dg.in_process_executor), hub)
+    return dg.Definitions.merge(dg.Definitions(assets=assets, executor=dg.in_process_executor, sensors=[sweeper]), hub)

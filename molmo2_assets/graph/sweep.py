@@ -26,6 +26,18 @@ def mark_process(context: dg.AssetExecutionContext) -> None:
     context.instance.add_run_tags(context.run.run_id, {TAG: msgspec.json.encode(identify(os.getpid())).decode()})
 
 
+@dg.sensor(
+    name="close_abandoned_runs",
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Closes runs whose process was killed, and frees their places in pools. Starts nothing.",
+)
+def sweeper(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """The sweep of a server: a run that waits for a place that a dead one holds never comes to close it itself."""
+    closed = close_abandoned(context.instance)
+    return dg.SkipReason(f"closed {', '.join(closed)}" if closed else "no run was abandoned")
+
+
 def close_abandoned(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed whose process has ended without saying so; returns their ids."""
     closed = []
@@ -40,5 +52,7 @@ def close_abandoned(instance: dg.DagsterInstance) -> list[str]:
             continue  # somebody else's words under our name: not ours to judge, and no reason to stop every later run
         if is_here(process) and not is_alive(process):
             instance.report_run_failed(run, message=f"The process {process.pid} that executed this run is gone; run it again.")
+            # Its pool slots would keep every later run of that pool in the queue.
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             closed.append(run.run_id)
     return closed

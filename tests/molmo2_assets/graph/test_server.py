@@ -107,7 +107,7 @@ def test_terminate_stops_and_saves_and_the_next_run_resumes(long_home: Made, tmp
     with server(f"dagster dev -p {port}", environment, tmp_path / "log2", f"http://127.0.0.1:{port}/server_info") as process:
         web = WebServer(port)
         third = web.materialise("sft_checkpoint")
-        web.wait_for(third, {"STARTED"})
+        web.wait_for(third, {"STARTED"}, seconds=150)  # it waits in the queue until the sweep has freed the dead one's place
         wait_until(lambda: web.status(second) == "FAILURE")
         assert is_alive(agent), "the same training goes on: the new step has attached to it"
         assert len(list(long_home.root.glob("long_training/runs/train-*"))) == 2, "one run a stage, not one a try"

@@ -202,8 +202,9 @@ def test_one_edited_row_redoes_exactly_what_depends_on_it(own_home: Made) -> Non
     assert len(file.read_text()) == len(original)
     done = activated("molmo2 demo", own_home.environment, timeout=280)
     assert done.returncode == 0, done.stdout[-3000:]
-    # Scores of so small a test may come out as before: then the scoreboard has the same parents and is found.
-    assert AFTER_NOTES - {"scoreboard"} <= built(done.stdout) | {"media/notes"}
+    # After four steps the model may say the same words as before: then scores have the same parents and are found.
+    alike = {"media/notes", "scoreboard", *(key for key in AFTER_NOTES if key.startswith("evaluation/"))}
+    assert AFTER_NOTES - alike <= built(done.stdout)
     assert built(done.stdout) <= AFTER_NOTES
     after = versions(own_home)
     assert {key for key in KEYS if after[key][1] != before[key][1]} <= AFTER_NOTES
