@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as frame
-from benchmarks import definitions, mixture, packing, steps
+from benchmarks import definitions, encode, mixture, packing, steps
 from benchmarks.report import Report
 from tests.support.evaluation_sets import asked, write_set
 from training_backend.api import RunSpec
@@ -59,6 +59,14 @@ def test_packing_measures_the_real_planner():
     for row in report.rows:
         assert row["examples"] == 192
         assert 0 < row["fill"] <= 1
+
+
+def test_encode_measures_the_real_loader():
+    report = encode.run(arguments(encode, "--images", "2", "--videos", "1", "--seconds", "1", "--repeats", "1"))
+    ours = [row for row in report.rows if row["method"] == "loader"]
+    assert [(row["kind"], row["examples"]) for row in ours] == [("image", 2), ("video", 1)]
+    assert all(row["per second"] > 0 for row in report.rows)
+    assert (report.ratio is None) == (len(report.rows) == 2), "a ratio where the peer is there"
 
 
 def test_steps_measures_the_real_graph():
