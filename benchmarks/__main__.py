@@ -10,16 +10,17 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("definitions", "mixture", "packing", "steps")
+NAMES = ("definitions", "encode", "mixture", "packing", "steps")
+ALIASES = {"pack": "packing"}
 
 
 def main(argv: list[str]) -> int:
     """Run one benchmark; the last line printed is JSON."""
     chooser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure a part of this project.")
-    chooser.add_argument("name", choices=NAMES)
+    chooser.add_argument("name", choices=sorted({*NAMES, *ALIASES}))
     chooser.add_argument("options", nargs=argparse.REMAINDER, help="`<name> --help` lists them")
     chosen = chooser.parse_args(argv)
-    module = importlib.import_module(f"benchmarks.{chosen.name}")
+    module = importlib.import_module(f"benchmarks.{ALIASES.get(chosen.name, chosen.name)}")
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {chosen.name}",
         description=module.__doc__,

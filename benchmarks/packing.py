@@ -1,9 +1,10 @@
 """Packing: how full planned sequences are in the dimension that binds, and what planning costs an example.
 
 Fill = max(sum of tokens / budget, sum of visual units / budget) / sequences, everything packed and drained: 1 is the best that any
-packer could reach, and it cannot always be reached. Beside the planner, on the same examples in the same run: first-fit with 64
-open sequences, the oldest sent off when nothing fits. `--sequences FOLDER --mixture FOLDER` measure the lengths of materialised
-`<stage>_sequences` and `<stage>_mixture` assets instead of the synthetic profiles, whose shapes stand in `PROFILES`.
+packer could reach, and it cannot always be reached. Beside the planner, on the same examples in the same run: the release's packer,
+a knapsack over a pool of 48 (`pool.py`), and first-fit with 64 open sequences, the oldest sent off when nothing fits. `ratio` is
+the smallest over profiles of our portfolio's fill ÷ the release's. `--sequences FOLDER --mixture FOLDER` measure the lengths of
+materialised `<stage>_sequences` and `<stage>_mixture` assets instead of the synthetic profiles, whose shapes stand in `PROFILES`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.pool import POOL, pool_knapsack
 from benchmarks.report import Report
 from training_backend.data.order import Mixture
 from training_backend.encode.draws import VARIANTS, position_keys
@@ -25,6 +29,7 @@ from training_backend.pack.sequences import read_sequences
 
 Lengths = tuple[NDArray[np.int64], NDArray[np.int64]]
 OPEN = 64
+RELEASED = f"knapsack, pool of {POOL}"
 
 TOKENS_PER_CROP, TOKENS_PER_FRAME = 205, 89
 """Of the released layout: an image's crops with columns, a frame with its time."""
@@ -46,7 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """One row a profile and planner."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     facts: dict[str, object] = {"window": arguments.window, "planner": PLANNER_VERSION}
     if arguments.sequences:
         if not arguments.mixture:
@@ -55,7 +60,7 @@ def run(arguments: argparse.Namespace) -> Report:
     else:
         cases = {name: (synthetic(name, arguments.examples), PROFILES[name][:2]) for name in PROFILES}
     for name, (lengths, budgets) in cases.items():
-        for planner, plan in planners(arguments.window).items():
+        for planner, plan in planners(arguments.window, 1.0 if name == "pretrain" else 30.0).items():
             started = time.perf_counter()
             packs = plan(*lengths, *budgets)
             spent = time.perf_counter() - started
@@ -70,7 +75,8 @@ def run(arguments: argparse.Namespace) -> Report:
                     "us per example": 1e6 * spent / len(lengths[0]),
                 }
             )
-    return Report("packing", rows, facts)
+    fill = {(row["profile"], row["planner"]): row["fill"] for row in rows}
+    return Report("packing", rows, facts, min(fill[name, "portfolio"] / fill[name, RELEASED] for name in cases))
 
 
 def check(packs: list[list[int]], tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> None:
@@ -81,8 +87,10 @@ def check(packs: list[list[int]], tokens: NDArray[np.int64], visual: NDArray[np.
         raise SystemExit("the planner exceeded a budget")
 
 
-def planners(window: int) -> dict[str, Callable[..., list[list[int]]]]:
-    """Our planner in both methods, window by window, and first-fit over the whole stream."""
+def planners(window: int, crop_value: float = 30.0) -> dict[str, Callable[..., list[list[int]]]]:
+    """Our planner in both methods, window by window; the release's and first-fit over the whole stream.
+
+    `crop_value`: what a crop is worth to the release's, in tokens: 1 in pre-training, 30 after."""
 
     def windows(method: Method) -> Callable[..., list[list[int]]]:
         def plan(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
@@ -95,7 +103,12 @@ def planners(window: int) -> dict[str, Callable[..., list[list[int]]]]:
 
         return plan
 
-    return {"portfolio": windows("portfolio"), "cheap": windows("cheap"), f"first-fit, {OPEN} open": first_fit}
+    return {
+        "portfolio": windows("portfolio"),
+        "cheap": windows("cheap"),
+        RELEASED: partial(pool_knapsack, crop_value=crop_value),
+        f"first-fit, {OPEN} open": first_fit,
+    }
 
 
 def first_fit(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:

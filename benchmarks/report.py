@@ -13,11 +13,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Report:
-    """Rows of equal keys, in the order in which columns are shown; `facts` hold for all of them."""
+    """Rows of equal keys, in the order in which columns are shown; `facts` hold for all of them. `ratio` is our figure ÷ the named
+    peer's, None where there is no peer."""
 
     name: str
     rows: list[dict[str, Any]]
     facts: dict[str, Any] = field(default_factory=dict)
+    ratio: float | None = None
 
     def table(self) -> str:
         """Columns aligned, numbers to the right."""
@@ -38,7 +40,8 @@ class Report:
     def json_line(self) -> str:
         """One line of JSON with rows, facts and the machine."""
         machine = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-        return json.dumps({"benchmark": self.name, "rows": self.rows, "facts": self.facts, "machine": machine}, sort_keys=True)
+        body = {"benchmark": self.name, "rows": self.rows, "facts": self.facts, "machine": machine, "ratio": self.ratio}
+        return json.dumps(body, sort_keys=True)
 
 
 def _shown(value: Any) -> str:

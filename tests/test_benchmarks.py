@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as frame
-from benchmarks import definitions, mixture, packing, steps
+from benchmarks import definitions, encode, mixture, packing, steps
+from benchmarks.pool import pool_knapsack
 from benchmarks.report import Report
 from tests.support.evaluation_sets import asked, write_set
 from training_backend.api import RunSpec
@@ -59,6 +60,15 @@ def test_packing_measures_the_real_planner():
     for row in report.rows:
         assert row["examples"] == 192
         assert 0 < row["fill"] <= 1
+    assert report.ratio is not None
+
+
+def test_encode_measures_the_real_loader():
+    report = encode.run(arguments(encode, "--images", "2", "--videos", "1", "--seconds", "1", "--repeats", "1"))
+    ours = [row for row in report.rows if row["method"] == "loader"]
+    assert [(row["kind"], row["examples"]) for row in ours] == [("image", 2), ("video", 1)]
+    assert all(row["per second"] > 0 for row in report.rows)
+    assert (report.ratio is None) == (len(report.rows) == 2), "a ratio where the peer is there"
 
 
 def test_steps_measures_the_real_graph():
@@ -118,8 +128,18 @@ def test_first_fit_by_hand():
     assert packing.first_fit(tokens, visual, 10, 9) == [[0, 2], [1, 3], [4]]
 
 
+def test_the_released_packer_by_hand():
+    tokens, visual = np.array([6, 5, 4, 5, 10, 3]), np.array([1, 1, 1, 1, 9, 0])
+    packs = pool_knapsack(tokens, visual, 10, 9)
+    packing.check(packs, tokens, visual, 10, 9)
+    assert packs[0] == [4], "fills the budget alone, leaves at once"
+    assert sorted(packs[1:3]) == [[0, 2], [1, 3]]
+    many = np.arange(1, 61)
+    packing.check(pool_knapsack(many, many % 3, 64, 5), many, many % 3, 64, 5)
+
+
 def test_python_m_benchmarks_prints_json_last():
-    words = ["packing", "--examples", "64", "--window", "64"]
+    words = ["pack", "--examples", "64", "--window", "64"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )

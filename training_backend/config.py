@@ -119,7 +119,8 @@ class EncodeConfig(Config, frozen=True, kw_only=True):
 
     `max_crops` counts high-resolution crops of one image (the low-resolution one comes on top). `low_resolution` adds that
     overview crop. `time` writes a frame's time as plain text or after a special token. `coordinate_digits` are the decimals of
-    the `report` point syntax. `overlap` are patches shared by neighbouring crops, left and right margin.
+    the `report` point syntax. `overlap` are patches shared by neighbouring crops, left and right margin. `sampler` picks a video's
+    frames: the release's, or that of transformers' video processor, which leaves out the last frame.
     """
 
     point_syntax: PointSyntax
@@ -135,6 +136,7 @@ class EncodeConfig(Config, frozen=True, kw_only=True):
     column_tokens: bool = True
     max_frames: int = 128
     frame_rate: float = 2.0
+    sampler: Literal["uniform_last_frame", "transformers"] = "uniform_last_frame"
     max_images: int = 5
     coordinate_digits: int = 3
     oversized: Literal["refuse", "fewer_frames"] = "fewer_frames"

@@ -263,10 +263,10 @@ class Preprocessor:
         media, rate = example.media[0], _track_rate(example)
         if media.seconds is None:
             raise ValueError(f"{example.id}: the video {media.id} has no duration; validate the set again.")
-        wanted = len(self._times(media.seconds, self.config.max_frames, rate))
+        wanted = len(self._times(media, self.config.max_frames, rate))
         count = min(self.config.max_frames, self.max_visual)
         while count >= 1:
-            times = self._times(media.seconds, count, rate)
+            times = self._times(media, count, rate)
             prefix = self._moving(times, video.subtitle_text(media.subtitles, times))
             plan = Plan(prefix, times=times, dropped_frames=max(0, wanted - len(times)))
             excess = len(prefix.ids) - self._share(text(self._last_time(example, plan)))
@@ -276,10 +276,15 @@ class Preprocessor:
             count = min(count, len(times)) - max(1, excess // self._largest_frame)
         return self._nothing("pictures_too_large", f"one frame of its video takes {len(prefix.ids)} tokens with its subtitles")
 
-    def _times(self, duration: float, count: int, rate: float | None) -> tuple[float, ...]:
-        if rate is None:
-            return video.uniform_times(duration, count, self.config.frame_rate)
-        return video.tracking_times(duration, count, self.config.frame_rate, rate)
+    def _times(self, media: Media, count: int, rate: float | None) -> tuple[float, ...]:
+        assert media.seconds is not None
+        if rate is not None:
+            return video.tracking_times(media.seconds, count, self.config.frame_rate, rate)
+        if self.config.sampler == "uniform_last_frame":
+            return video.uniform_times(media.seconds, count, self.config.frame_rate)
+        if not media.fps:
+            raise ValueError(f"the video {media.id} has no frame rate, by which the sampler `transformers` counts; validate again.")
+        return video.transformers_times(max(1, round(media.seconds * media.fps)), media.fps, count, self.config.frame_rate)
 
     def _last_time(self, example: Example, plan: Plan) -> float | None:
         """The second after which a tracking video is not shown; None where no answer could reach beyond it."""

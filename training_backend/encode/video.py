@@ -40,6 +40,20 @@ def uniform_times(duration: float, max_frames: int, frame_rate: float) -> tuple[
 
 
 @lru_cache(maxsize=1 << 12)
+def transformers_times(frames: int, film_rate: float, max_frames: int, frame_rate: float) -> tuple[float, ...]:
+    """Moments of the frames that transformers' `Molmo2VideoProcessor.sample_frames` takes of a film of `frames` frames: evenly
+    spaced from the first one, `frame_rate` to the most, the last frame not among them.
+
+    Its arithmetic is repeated, rounding included; but where that gives one frame too many, at a number that the film does not have
+    (15 frames, 13 wanted), it is left out.
+    """
+    most = min(max_frames, int(frames / film_rate * frame_rate)) if film_rate > frame_rate else max_frames
+    count = max(min(most, frames), 1)
+    places = (np.arange(count) * (frames / count)).astype(np.float32).astype(np.int64)
+    return tuple((places / film_rate).tolist())
+
+
+@lru_cache(maxsize=1 << 12)
 def tracking_times(duration: float, max_frames: int, frame_rate: float, annotation_rate: float) -> tuple[float, ...]:
     """Moments on the grid of a track's annotation, so that every answered moment is a shown frame.
 

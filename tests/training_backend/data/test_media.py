@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -74,6 +77,72 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     with pytest.raises(MediaFault, match="20000×20000 pixels") as caught:
         read_image(bomb)
     assert caught.value.reason == "too_large"
+
+
+def _header(width: int, height: int) -> bytes:
+    """A PNG that says this size and holds no pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    framed = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize(("size", "reason"), [((0, 0), "not_an_image"), ((0, 7), "not_an_image"), ((60_000, 60_000), "too_large")])
+def test_pictures_of_no_size_and_of_gigapixels_are_refused_by_their_header(size: tuple[int, int], reason: str) -> None:
+    with pytest.raises(MediaFault) as caught:
+        read_image(_header(*size))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_an_animation_is_its_first_frame(kind: str) -> None:
+    first, second = (Image.new("RGB", (6, 5), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    pixels = read_image(_bytes(first, kind, save_all=True, append_images=[second], duration=100))
+    assert pixels.shape == (5, 6, 3)
+    assert np.abs(pixels.astype(int) - (255, 0, 0)).max() <= 4
+
+
+def test_a_film_of_one_frame(tmp_path: Path) -> None:
+    reader = VideoReader(_video(tmp_path / "one.mp4", frames=1))
+    assert reader.facts.n_frames == 1
+    assert reader.facts.duration is not None
+    assert reader.facts.duration > 0
+    frames, times = reader.frames_at([0.0, 0.5, 9.0])
+    assert (times == 0).all()
+    assert (frames == frames[0]).all()
+
+
+def test_a_film_without_frames_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(MediaFault) as caught:
+        probe(path, kind="video")
+    assert caught.value.reason in ("zero_duration", "truncated", "not_a_video")
+
+
+def test_a_film_of_variable_rate_is_read_by_its_time_stamps(tmp_path: Path) -> None:
+    """Four frames in the first half second, then one a second."""
+    path = tmp_path / "variable.mp4"
+    begins = [0, 125, 250, 375, 1000, 2000, 3000]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        stream.options = {"crf": "10", "threads": "1", "bf": "0"}
+        for number, begin in enumerate(begins):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 30 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = begin, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    reader = VideoReader(path)
+    assert reader.facts.n_frames == 7
+    assert reader.facts.duration is not None
+    assert reader.facts.duration >= 3.0
+    frames, times = reader.frames_at([0.0, 0.3, 0.9, 1.0, 1.9, 2.5, 3.0])
+    np.testing.assert_allclose(times, [0.0, 0.25, 0.375, 1.0, 1.0, 2.0, 3.0], atol=1e-3)
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 60, 90, 120, 120, 150, 180], atol=4)
 
 
 def test_the_frame_shown_at_a_time(tmp_path: Path) -> None:

@@ -160,3 +160,27 @@ def film(peer: Any, frames: NDArray[np.uint8], indices: list[int], words: str = 
     return peer(
         text=f"<|video|>{words}{ASKED}", videos=[shown], video_metadata=[facts], do_sample_frames=False, return_tensors="np"
     )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 5000), st.sampled_from([1.0, 2.0, 6.0, 8.0, 23.976, 24.0, 25.0, 29.97, 30.0, 60.0]), st.integers(1, 384))
+def test_their_sampler_by_name(peer: Any, frames: int, rate: float, most: int) -> None:
+    from transformers.video_utils import VideoMetadata
+
+    facts = VideoMetadata(total_num_frames=frames, fps=rate, duration=frames / rate)
+    theirs = peer.video_processor.sample_frames(facts, num_frames=most).tolist()
+    ours = [round(time * rate) for time in video.transformers_times(frames, rate, most, 2.0)]
+    # Upstream: rounding may add one frame, with a number that the film does not have.
+    assert ours == theirs[: len(ours)]
+    assert all(number >= frames for number in theirs[len(ours) :])
+    assert max(ours) < frames
+
+
+def test_a_video_by_their_sampler(tokenizer: Tokenizer, peer: Any) -> None:
+    example = row("video_qa", [clip(5.0)], asked(QUESTION, ANSWER))
+    made = encoder(tokenizer, sampler="transformers", max_frames=7)
+    whole = torch.from_numpy(Noise().frames(example.media[0], [number / 8 for number in range(40)])).permute(0, 3, 1, 2)
+    facts = {"total_num_frames": 40, "fps": 8.0, "duration": 5.0}
+    settings_of = {"do_sample_frames": True, "num_frames": 7, "return_tensors": "np"}
+    theirs = peer(text=f"<|video|>{ASKED}", videos=[whole], video_metadata=[facts], **settings_of)
+    agree(made.prompt(example, 0, Noise()), theirs, tokenizer, "video")

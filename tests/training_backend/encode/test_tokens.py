@@ -123,6 +123,17 @@ def test_published_tokenizers_keep_their_bytes_and_rows(tmp_path: Path, tokenize
         install_tokenizer(published, 100, tmp_path / "small")
 
 
+def test_a_tokenizer_without_the_chat_markers_is_refused(tmp_path: Path) -> None:
+    train_tokenizer(WORDS, 300, tmp_path / "trained")
+    body = json.loads((tmp_path / "trained" / TOKENIZER_FILE).read_text())
+    body["added_tokens"] = [token for token in body["added_tokens"] if token["content"] != "<|im_end|>"]
+    del body["model"]["vocab"]["<|im_end|>"]
+    published = tmp_path / "published.json"
+    published.write_text(json.dumps(body))
+    with pytest.raises(TokenizerError, match=r"lacks the chat markers \['<\|im_end\|>'\]; choose a tokenizer that has them"):
+        install_tokenizer(published, 320, tmp_path / "installed")
+
+
 def test_a_tokenizer_whose_text_reaches_specials_is_refused(tmp_path: Path) -> None:
     """`ignore_merges` looks whole words up in the vocabulary: a marker that is in there would be found in text."""
     train_tokenizer(WORDS, 300, tmp_path)

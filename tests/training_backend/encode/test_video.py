@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from training_backend.data.example import Subtitle
 from training_backend.data.points import Special
 from training_backend.encode.images import Geometry
-from training_backend.encode.video import frame_layout, subtitle_text, time_pieces, tracking_times, uniform_times
+from training_backend.encode.video import (
+    frame_layout,
+    subtitle_text,
+    time_pieces,
+    tracking_times,
+    transformers_times,
+    uniform_times,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,20 @@ def test_uniform_times_keep_their_promises(duration: float, most: int, rate: flo
     assert min(steps) > 0
     # No faster than the rate, except before the exact end.
     assert all(step >= 1 / rate - 1e-6 for step in steps[:-1])
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "most", "numbers"),
+    [
+        (40, 8.0, 128, (0, 4, 8, 12, 16, 20, 24, 28, 32, 36)),
+        (40, 8.0, 3, (0, 13, 26)),
+        (15, 2.0, 13, (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13)),
+        (1, 30.0, 8, (0,)),
+        (3, 1.0, 8, (0, 1, 2)),
+    ],
+)
+def test_the_sampler_of_transformers(frames: int, rate: float, most: int, numbers: tuple[int, ...]) -> None:
+    assert [time * rate for time in transformers_times(frames, rate, most, 2.0)] == pytest.approx(numbers)
 
 
 @pytest.mark.parametrize(
