@@ -11,6 +11,7 @@ from molmo2_assets.graph.datasets import dataset_assets
 from molmo2_assets.graph.evaluations import evaluation_assets
 from molmo2_assets.graph.hub import hub_definitions
 from molmo2_assets.graph.mixtures import mixture_assets
+from molmo2_assets.graph.publish import publish_assets
 from molmo2_assets.graph.stages import stage_assets
 from molmo2_assets.home import Home, find_home
 from molmo2_assets.profile import Profile
@@ -25,6 +26,7 @@ def build_definitions(profile: Profile, home: Home | None = None) -> dg.Definiti
     for key, mixture in profile.mixtures.items():
         assets += mixture_assets(home, profile, key, mixture)
     assets += stage_assets(home, profile)
+    assets += publish_assets(home, profile)
     assets += evaluation_assets(home, profile)
     hub = hub_definitions([spec for spec in profile.datasets.values() if spec.source.kind == "hub"])
     return dg.Definitions.merge(dg.Definitions(assets=assets, executor=dg.in_process_executor), hub)

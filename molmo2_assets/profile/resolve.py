@@ -21,6 +21,7 @@ from molmo2_assets.profile.structs import (
     Absent,
     BenchmarkSpec,
     DatasetSpec,
+    ExportSpec,
     MixtureSpec,
     Profile,
     ProvenanceRule,
@@ -41,6 +42,7 @@ _VALUES: dict[str, Any] = {
     "owners": dict[str, str],
     "provenance": ProvenanceRule,
     "tokenizer": TokenizerConfig,
+    "hf_export": ExportSpec,
 }
 _REQUIRED = ("description", "absent", "tokenizer", "model", "mixtures", "stages")
 SECTIONS = (*_VALUES, "model", "mixtures", "execution", "stage_defaults", "stages", "datasets", "benchmarks")

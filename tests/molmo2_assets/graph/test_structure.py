@@ -59,6 +59,17 @@ def test_stages_stand_in_a_row(graph: dg.AssetGraph) -> None:
         assert parents(graph, mixture.replace("mixture", "statistics")) == {mixture}
 
 
+def test_the_last_checkpoint_is_exported_where_the_profile_asks(graph: dg.AssetGraph) -> None:
+    if "hf_export" in keys(graph):
+        assert parents(graph, "hf_export") == {f"{STAGES[-1]}_checkpoint"}
+
+
+def test_the_released_recipe_is_exported_and_the_demo_is_not() -> None:
+    """The demo writes times as tokens, which no Molmo2Processor does."""
+    assert "hf_export" in keys(graph_of("release"))
+    assert "hf_export" not in keys(graph_of("demo"))
+
+
 def test_answers_scores_and_the_scoreboard(graph: dg.AssetGraph) -> None:
     scored = {key for key in keys(graph) if key.startswith("evaluation/")}
     for key in scored:
