@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from molmo2_assets.graph.base import base_assets
 from molmo2_assets.graph.datasets import dataset_assets
 from molmo2_assets.graph.evaluations import evaluation_assets
 from molmo2_assets.graph.hub import hub_definitions
@@ -25,6 +26,7 @@ def build_definitions(profile: Profile, home: Home | None = None) -> dg.Definiti
         assets += dataset_assets(home, profile, spec)
     for key, mixture in profile.mixtures.items():
         assets += mixture_assets(home, profile, key, mixture)
+    assets += base_assets(home, profile)
     assets += stage_assets(home, profile)
     assets += publish_assets(home, profile)
     assets += evaluation_assets(home, profile)

@@ -80,4 +80,4 @@ def _export(profile: Profile, stage: StageSpec, export: ExportSpec) -> Layer:
             "card": dg.MetadataValue.md((folder / "README.md").read_text().partition("---\n\n")[2]),
         }
 
-    return Layer("export", EXPORT_VERSION, config, build, show, lambda f, m: checks.exported(KEY, f, m), (source,))
+    return Layer("export", EXPORT_VERSION, config, build, show, lambda f, m: checks.whole(KEY, "exported_whole", f, m), (source,))

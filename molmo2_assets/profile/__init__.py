@@ -10,6 +10,7 @@ from molmo2_assets.profile.load import catalogue, load_profile, profile_names
 from molmo2_assets.profile.structs import (
     STAGES,
     Absent,
+    BaseWeights,
     BenchmarkSpec,
     DatasetSpec,
     ExportSpec,
@@ -28,6 +29,7 @@ __all__ = [
     "BUILT_IN",
     "STAGES",
     "Absent",
+    "BaseWeights",
     "BenchmarkSpec",
     "Catalogue",
     "DatasetSpec",

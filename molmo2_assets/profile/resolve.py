@@ -19,6 +19,7 @@ from molmo2_assets.profile.document import Node, Problem, ProfileError, Site, me
 from molmo2_assets.profile.structs import (
     STAGES,
     Absent,
+    BaseWeights,
     BenchmarkSpec,
     DatasetSpec,
     ExportSpec,
@@ -43,6 +44,7 @@ _VALUES: dict[str, Any] = {
     "provenance": ProvenanceRule,
     "tokenizer": TokenizerConfig,
     "hf_export": ExportSpec,
+    "base_weights": BaseWeights,
 }
 _REQUIRED = ("description", "absent", "tokenizer", "model", "mixtures", "stages")
 SECTIONS = (*_VALUES, "model", "mixtures", "execution", "stage_defaults", "stages", "datasets", "benchmarks")
