@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("definitions", "generate_cpu", "mixture", "packing", "steps")
+NAMES = ("definitions", "generate_cpu", "mixture", "packing", "step_cpu", "steps")
 
 
 def main(argv: list[str]) -> int:

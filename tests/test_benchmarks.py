@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as frame
-from benchmarks import definitions, generate_cpu, mixture, packing, steps
+from benchmarks import definitions, generate_cpu, mixture, packing, step_cpu, steps
 from benchmarks.report import Report
 from tests.support.evaluation_sets import asked, write_set
 from training_backend.api import RunSpec
@@ -54,6 +54,16 @@ def test_generation_says_the_same_beside_transformers():
     assert [row["what"] for row in report.rows] == ["ours", "transformers"]
     assert all(row["new tokens per second"] > 0 for row in report.rows)
     assert report.facts["prompt tokens"] == 3 + 7 + 12
+    assert json.loads(report.json_line())["facts"]["ratio"] > 0
+
+
+def test_a_step_has_the_loss_of_transformers():
+    pytest.importorskip("transformers", reason="the peer")
+    words = ["--width", "64", "--layers", "2", "--vocab", "60", "--examples", "4", "--longest", "16", "--repeats", "1"]
+    report = step_cpu.run(arguments(step_cpu, *words))
+    packed, padded = report.rows
+    assert packed["positions"] < padded["positions"]
+    assert packed["supervised tokens per second"] > 0
     assert json.loads(report.json_line())["facts"]["ratio"] > 0
 
 
