@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("definitions", "encode", "mixture", "packing", "steps")
+NAMES = ("definitions", "encode", "generate_cpu", "mixture", "packing", "step_cpu", "steps")
 ALIASES = {"pack": "packing"}
 
 

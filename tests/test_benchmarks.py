@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as frame
-from benchmarks import definitions, encode, mixture, packing, steps
+from benchmarks import definitions, encode, generate_cpu, mixture, packing, step_cpu, steps
 from benchmarks.pool import pool_knapsack
 from benchmarks.report import Report
 from tests.support.evaluation_sets import asked, write_set
@@ -46,6 +46,26 @@ def test_every_benchmark_has_help_and_an_unknown_name_is_refused(capsys):
     with pytest.raises(SystemExit):
         frame.main(["nothing"])
     assert "packing" in capsys.readouterr().err
+
+
+def test_generation_says_the_same_beside_transformers():
+    pytest.importorskip("transformers", reason="the peer")
+    words = ["--width", "32", "--layers", "2", "--vocab", "60", "--prompts", "3", "--longest", "12", "--new", "5", "--repeats", "1"]
+    report = generate_cpu.run(arguments(generate_cpu, *words))
+    assert [row["what"] for row in report.rows] == ["ours", "transformers"]
+    assert all(row["new tokens per second"] > 0 for row in report.rows)
+    assert report.facts["prompt tokens"] == 3 + 7 + 12
+    assert json.loads(report.json_line())["facts"]["ratio"] > 0
+
+
+def test_a_step_has_the_loss_of_transformers():
+    pytest.importorskip("transformers", reason="the peer")
+    words = ["--width", "64", "--layers", "2", "--vocab", "60", "--examples", "4", "--longest", "16", "--repeats", "1"]
+    report = step_cpu.run(arguments(step_cpu, *words))
+    packed, padded = report.rows
+    assert packed["positions"] < padded["positions"]
+    assert packed["supervised tokens per second"] > 0
+    assert json.loads(report.json_line())["facts"]["ratio"] > 0
 
 
 def test_mixture_measures_the_real_order():

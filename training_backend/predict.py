@@ -68,6 +68,11 @@ def run_predict(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dict[st
         )
     model = load_model(Path(spec.inputs["checkpoint"])).eval().to(_device(spec))
     tokenizer = Tokenizer(Path(spec.inputs["tokenizer"]), model.config.decoder.extra_tokens)
+    if tokenizer.vocab_size != model.config.decoder.vocab_size:
+        raise ValueError(
+            f"{spec.inputs['tokenizer']}: another vocabulary: {tokenizer.vocab_size} rows, the base table of "
+            f"{spec.inputs['checkpoint']} has {model.config.decoder.vocab_size}."
+        )
     preprocessor = Preprocessor(identity.encode, LossConfig(rules={}), tokenizer, identity.max_tokens, identity.max_visual)
     asker = _Asker(model, tokenizer, preprocessor, identity.generate, CachedMedia(MediaCache(Path(spec.inputs["cache"]))))
     rows = len(store) if identity.limit is None else min(identity.limit, len(store))

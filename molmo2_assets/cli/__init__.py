@@ -1,7 +1,7 @@
 """`molmo2`: looking at things, from a shell.
 
 Belongs here: the commands, their arguments, and how a mistake is told: one line, exit code 2. Does not belong here: what a command
-prints (`data.py`, `history.py`, `running.py`, words and tables they share in `show.py`), or any work; each command calls the room
+prints (`data.py`, `history.py`, `running.py`, `weights.py`, what they share in `show.py`), or any work; each command calls the room
 that does it, imported when it is asked for.
 """
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from molmo2_assets.cli import data, history, running
+from molmo2_assets.cli import data, history, running, weights
 from molmo2_assets.cli.show import UserError, unknown
 from training_backend.api import RunFailed
 
@@ -102,6 +102,23 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     bom.add_argument("name", metavar="ASSET")
     diff = command("diff", history.diff, "rows that changed between the current version of a dataset and the one before it")
     diff.add_argument("name", metavar="DATASET")
+    precisions = ["keep", "float32", "bfloat16"]
+    into = command("import", weights.import_weights, "a Hugging Face Molmo2 folder as a checkpoint")
+    into.add_argument("folder", metavar="HF_FOLDER")
+    into.add_argument("--preset", help="model that the folder must hold (default: whatever it holds)")
+    into.add_argument("--out", required=True, metavar="FOLDER")
+    into.add_argument("--precision", choices=precisions, default="keep")
+    out = command("export", weights.export_weights, "a checkpoint as a folder that transformers opens")
+    out.add_argument("checkpoint", metavar="CHECKPOINT", help="an asset, or a folder")
+    out.add_argument("--out", required=True, metavar="FOLDER")
+    out.add_argument("--precision", choices=precisions, default="keep")
+    ask = command("ask", weights.ask, "ask a checkpoint about images or a video; points in the answer are drawn")
+    ask.add_argument("checkpoint", metavar="CHECKPOINT", help="an asset, or a folder")
+    ask.add_argument("question")
+    ask.add_argument("--image", action="append", default=[], metavar="FILE", help="may be repeated")
+    ask.add_argument("--video", action="append", default=[], metavar="FILE")
+    ask.add_argument("--out", default=".", metavar="FOLDER", help="where pictures of the answer go (default: here)")
+    ask.add_argument("--tokens", type=int, default=256, help="longest answer")
     command("doctor", running.doctor, "what this machine has and lacks")
     command("sweep", running.sweep, "close runs that a killed process left open in Dagster's history")
     return parser, found

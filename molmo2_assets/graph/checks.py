@@ -23,6 +23,8 @@ DESCRIPTIONS = {
     "loss_finite": "every recorded loss is a finite number",
     "checkpoint_loads": "the weights were read back equal after writing, and their files are what the manifest says",
     "packing_fill": "the tighter budget of the packed sequences is at least 90 % filled",
+    "imported_whole": "the files of the import are what its manifest says",
+    "exported_whole": "the files of the export are what its manifest says",
     "answered": "every question was asked",
     "above_blind": "the score is above that of the best predictor that sees no pixels",
 }
@@ -86,6 +88,12 @@ def checkpoint(key: str, folder: Path, manifest: Manifest) -> list[dg.AssetCheck
         result(key, "loss_finite", bool(losses["loss_finite"]), last=float(losses["last"]["loss"])),
         result(key, "checkpoint_loads", not problems, problem=problems[0] if problems else ""),
     ]
+
+
+def whole(key: str, name: str, folder: Path, manifest: Manifest) -> list[dg.AssetCheckResult]:
+    """Files, under the check's own name."""
+    problems = verify_files(folder, manifest)
+    return [result(key, name, not problems, problem=problems[0] if problems else "")]
 
 
 def predictions(key: str, counts: Mapping[str, Any]) -> list[dg.AssetCheckResult]:

@@ -43,7 +43,7 @@ def stage_assets(home: Home, profile: Profile) -> list[dg.AssetsDefinition]:
             kinds={"python"}, owners=owners, tags={"layer": "tokenizer"},
         )
     ]  # fmt: skip
-    previous: str | None = None
+    previous: str | None = "base_weights" if profile.base_weights else None
     for name in STAGES:
         if name not in profile.stages:
             continue

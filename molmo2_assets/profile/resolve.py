@@ -19,8 +19,10 @@ from molmo2_assets.profile.document import Node, Problem, ProfileError, Site, me
 from molmo2_assets.profile.structs import (
     STAGES,
     Absent,
+    BaseWeights,
     BenchmarkSpec,
     DatasetSpec,
+    ExportSpec,
     MixtureSpec,
     Profile,
     ProvenanceRule,
@@ -41,6 +43,8 @@ _VALUES: dict[str, Any] = {
     "owners": dict[str, str],
     "provenance": ProvenanceRule,
     "tokenizer": TokenizerConfig,
+    "hf_export": ExportSpec,
+    "base_weights": BaseWeights,
 }
 _REQUIRED = ("description", "absent", "tokenizer", "model", "mixtures", "stages")
 SECTIONS = (*_VALUES, "model", "mixtures", "execution", "stage_defaults", "stages", "datasets", "benchmarks")

@@ -171,6 +171,23 @@ class StageSpec(StageConfig, frozen=True, kw_only=True):
         return StageConfig(**{name: getattr(self, name) for name in StageConfig.__struct_fields__})
 
 
+class BaseWeights(_Spec, frozen=True, kw_only=True):
+    """Folders of a published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+
+    decoder: str
+    vision: str
+    seed: int = 0
+
+
+class ExportSpec(_Spec, frozen=True, kw_only=True):
+    """The last checkpoint in Hugging Face's layout: its weights' type, the longest sequence it claims, words for its card."""
+
+    precision: Literal["keep", "float32", "bfloat16"] = "keep"
+    max_positions: int = 36_864
+    title: str | None = None
+    licence: str | None = None
+
+
 class ProvenanceRule(_Spec, frozen=True, kw_only=True):
     """Patterns (`*` matches anything) of the provenance that a recipe accepts."""
 
@@ -183,7 +200,8 @@ class Profile(_Spec, frozen=True, kw_only=True):
     `datasets` are those that its mixtures, benchmarks and tokenizer use, plus what it includes by name. A mixture's name is the key
     of its asset. `stages` come in the order of training. `tokenizer_texts` are the datasets whose words train the tokenizer.
     `execution` is by run kind (tokenizer, plan, train, predict). `absent`: whether a mixture refuses, or leaves out, datasets that
-    are unavailable or rejected. `owners` by layer (raw, media, validated, mixture, ...).
+    are unavailable or rejected. `owners` by layer (raw, media, validated, mixture, ...). `hf_export`: whether, and how, the last
+    checkpoint is exported; only recipes of the released layout can be. Without `base_weights` training starts from scratch.
     """
 
     name: str
@@ -199,6 +217,8 @@ class Profile(_Spec, frozen=True, kw_only=True):
     execution: dict[str, Execution] = {}
     provenance: ProvenanceRule = ProvenanceRule()
     owners: dict[str, str] = {}
+    hf_export: ExportSpec | None = None
+    base_weights: BaseWeights | None = None
 
     @property
     def train_datasets(self) -> dict[str, DatasetSpec]:

@@ -24,11 +24,14 @@ COMMANDS = (
     "why",
     "bom",
     "diff",
+    "import",
+    "export",
+    "ask",
     "doctor",
     "sweep",
 )
 MISTAKES = {
-    "command": (["staled"], ["unknown command 'staled'", "known: bom, ", "Did you mean stale?"]),
+    "command": (["staled"], ["unknown command 'staled'", "known: ask, bom, ", "Did you mean stale?"]),
     "option": (["stale", "--jsno"], ["unknown option '--jsno'", "known: --help, --json", "Did you mean --json?"]),
     "option with a value": (["quarantine", "show", "x", "--reson=x"], ["unknown option '--reson'", "Did you mean --reason?"]),
     "option before the command": (["--json", "stale"], ["--json stands after the command: `molmo2 stale --json`"]),

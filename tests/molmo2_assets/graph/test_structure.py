@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import pytest
 
 from molmo2_assets.graph.build import build_definitions
 from molmo2_assets.home import Home
-from molmo2_assets.profile import load_profile, profile_names
+from molmo2_assets.profile import BaseWeights, load_profile, profile_names
 from tests.support.shell import ROOT
 
 PROFILES = [name for name in profile_names() if name != "learn"]
@@ -57,6 +58,26 @@ def test_stages_stand_in_a_row(graph: dg.AssetGraph) -> None:
     for mixture in ("pretrain_mixture", "sft_mixture"):
         assert all(parent.startswith("validated/") for parent in parents(graph, mixture))
         assert parents(graph, mixture.replace("mixture", "statistics")) == {mixture}
+
+
+def test_the_last_checkpoint_is_exported_where_the_profile_asks(graph: dg.AssetGraph) -> None:
+    if "hf_export" in keys(graph):
+        assert parents(graph, "hf_export") == {f"{STAGES[-1]}_checkpoint"}
+
+
+def test_the_released_recipe_is_exported_and_the_demo_is_not() -> None:
+    """The demo writes times as tokens, which no Molmo2Processor does."""
+    assert "hf_export" in keys(graph_of("release"))
+    assert "hf_export" not in keys(graph_of("demo"))
+
+
+def test_base_weights_stand_before_the_first_stage_where_the_profile_names_them() -> None:
+    assert "base_weights" not in keys(graph_of("demo"))
+    profile = msgspec.structs.replace(load_profile("demo"), base_weights=BaseWeights(decoder="/d", vision="/v"))
+    graph = build_definitions(profile, Home(Path("/nonexistent"), "demo")).resolve_asset_graph()
+    assert parents(graph, "base_weights") == set()
+    assert parents(graph, "pretrain_checkpoint") == {"pretrain_sequences", "base_weights"}
+    assert parents(graph, "sft_checkpoint") == {"sft_sequences", "pretrain_checkpoint"}
 
 
 def test_answers_scores_and_the_scoreboard(graph: dg.AssetGraph) -> None:

@@ -1,0 +1,226 @@
+"""Commands about weights: import, export, ask.
+
+Belongs here: arguments into run specs, following the run, what is printed. Does not belong here: anything that computes; that is a
+run of the backend in a process of its own, as in the graph.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from molmo2_assets.cli.show import UserError, known, load, print_json
+
+if TYPE_CHECKING:
+    from molmo2_assets.home import Home
+    from molmo2_assets.lineage.checkpoints import Checkpoint
+    from molmo2_assets.profile import Profile
+    from training_backend.api import Execution, RunSpec
+    from training_backend.data.example import Example, Media
+
+
+def import_weights(options: Any) -> None:
+    """A Hugging Face Molmo2 folder as a checkpoint of ours."""
+    from molmo2_assets.profile import catalogue
+    from training_backend.api import RunSpec
+    from training_backend.data.fingerprint import plain
+    from training_backend.data.published import published_version
+
+    profile, home = load(options)
+    models = catalogue().models
+    preset = models[known(options.preset, models, "preset")] if options.preset else None
+    folder, out = Path(options.folder).resolve(), _free(options.out)
+    identity = {
+        "source": "molmo2", "sources": {"folder": published_version(folder)}, "model": plain(preset),
+        "precision": options.precision,
+    }  # fmt: skip
+    made = _run(home, RunSpec(kind="import", identity=identity, inputs={"folder": str(folder)}, execution=_how(profile, "import")))
+    _put(made, out, manifest=True)
+    _say(options, out)
+
+
+def export_weights(options: Any) -> None:
+    """A checkpoint as a folder that transformers opens."""
+    from molmo2_assets.lineage.checkpoints import find_checkpoint
+    from training_backend.api import RunSpec
+    from training_backend.data.fingerprint import plain
+
+    profile, home = load(options)
+    found, out = find_checkpoint(home, options.checkpoint), _free(options.out)
+    identity = {
+        "checkpoint": found.version, "tokenizer": found.tokenizer_version, "recipe": plain(found.recipe),
+        "card": {"title": found.title, "materials": plain(found.materials)}, "precision": options.precision,
+    }  # fmt: skip
+    spec = RunSpec(kind="export", identity=identity, inputs=_inputs(found), execution=_how(profile, "export"))
+    _put(_run(home, spec), out, manifest=False)
+    _say(options, out)
+
+
+def ask(options: Any) -> None:
+    """One question about pictures or a film; the answer is printed, and drawn where it points."""
+    from molmo2_assets.cli.drawing import draw_images, draw_video
+    from molmo2_assets.lineage.checkpoints import find_checkpoint
+    from training_backend.data.points import Kind, parse
+    from training_backend.data.predictions import read_predictions
+
+    profile, home = load(options)
+    found = find_checkpoint(home, options.checkpoint)
+    images, videos = [Path(path) for path in options.image], [Path(path) for path in options.video]
+    question = _question(options.question, len(images), len(videos))
+    folder = Path(options.out)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; --out names the one that pictures of the answer go to")
+    with tempfile.TemporaryDirectory() as rows:
+        example = _example(home, question, images, videos)
+        spec = _asking(found, example, Path(rows), home, options.tokens, _how(profile, "predict"))
+        (answer,) = read_predictions(_run(home, spec))[1]
+    kind: Kind = "video" if videos else "multi_image" if len(images) > 1 else "image"
+    points = parse(answer.answer, found.recipe.encode.point_syntax, kind=kind)
+    drawn = draw_video(videos[0], points, folder) if videos else draw_images(images, points, folder)
+    if options.json:
+        print_json({"question": answer.prompt, "answer": answer.answer, "points": [_row(point) for point in points],
+                    "drawn": [str(path) for path in drawn]})  # fmt: skip
+        return
+    print(answer.answer)
+    for path in drawn:
+        print(f"drawn: {path}")
+
+
+def _say(options: Any, out: Path) -> None:
+    if options.json:
+        print_json({"folder": str(out)})
+    else:
+        print(out)
+
+
+def _row(point: Any) -> dict[str, Any]:
+    return {name: getattr(point, name) for name in ("id", "x", "y", "image", "t")}
+
+
+def _question(text: str, images: int, videos: int) -> str:
+    """The words without placeholders, which stand first if anywhere. Raises UserError where their number is another one."""
+    if (images and videos) or videos > 1:
+        raise UserError("a question is about images, or about one video")
+    rest = text.lstrip()
+    for mark, count, what in (("<|image|>", images, "image"), ("<|video|>", videos, "video")):
+        said = text.count(mark)
+        if said and said != count:
+            raise UserError(f"the question holds {said} {mark}, and --{what} names {count}: write as many, or none")
+        while rest.startswith(mark):
+            rest = rest.removeprefix(mark).lstrip()
+        if mark in rest:
+            raise UserError(f"{mark} stands in the middle of the question; pictures come before the words")
+    if not rest:
+        raise UserError("the question is empty")
+    return rest
+
+
+def _example(home: Home, question: str, images: list[Path], videos: list[Path]) -> Example:
+    from training_backend.data.example import SCHEMA, Branch, Example, Source, Text, Turn
+
+    media = tuple(_media(home, number, path, bool(videos)) for number, path in enumerate([*images, *videos]))
+    turns = (Turn(role="user", parts=(Text(text=question),)), Turn(role="assistant", parts=(Text(text=""),)))
+    task: Any = "video_qa" if videos else "multi_image_qa" if len(images) > 1 else "image_qa" if images else "text"
+    return Example(
+        id="question", schema=SCHEMA, task=task, source=Source(file="command line", row=0), media=media,
+        branches=(Branch(id="0", style="user_qa", turns=turns),),
+    )  # fmt: skip
+
+
+def _media(home: Home, number: int, path: Path, video: bool) -> Media:
+    from training_backend.data.example import Media
+    from training_backend.data.media import MediaCache, MediaFault, probe
+
+    if not path.is_file():
+        raise UserError(f"{path} is not a file")
+    try:
+        facts = probe(path, kind="video" if video else "image")
+    except MediaFault as fault:
+        raise UserError(f"{path} cannot be read as {'a video' if video else 'an image'}: {fault}") from None
+    # Copied, not linked: the file is its owner's, who may write into it.
+    sha256 = MediaCache(home.cache).add_bytes(path.read_bytes())
+    return Media(
+        id=str(number), kind="video" if video else "image", uri=path.name, sha256=sha256, width=facts.width, height=facts.height,
+        duration=facts.duration, fps=facts.fps, n_frames=facts.n_frames,
+    )  # fmt: skip
+
+
+def _asking(found: Checkpoint, example: Example, rows: Path, home: Home, tokens: int, execution: Execution) -> RunSpec:
+    """A predict run over a set of one row."""
+    import msgspec
+
+    from training_backend.api import RunSpec
+    from training_backend.config import GenerateConfig
+    from training_backend.data.fingerprint import plain
+    from training_backend.data.store import RowStore, RowWriter
+
+    with RowWriter(rows) as writer:
+        writer.add(example)
+    encode = found.recipe.encode
+    encode = msgspec.structs.replace(encode, max_images=max(encode.max_images, len(example.media)))
+    generate = GenerateConfig(max_new_tokens=tokens, batch_size=1)
+    identity = {
+        "benchmark": "ask", "dataset": RowStore(rows).version, "checkpoint": found.version,
+        "tokenizer": found.tokenizer_version or found.version, "encode": plain(encode), "max_tokens": found.recipe.max_tokens,
+        "max_visual": found.recipe.max_visual, "generate": plain(generate), "limit": None,
+    }  # fmt: skip
+    inputs = {**_inputs(found), "tokenizer": str(found.tokenizer), "validated": str(rows), "cache": str(home.cache)}
+    return RunSpec(kind="predict", identity=identity, inputs=inputs, execution=execution)
+
+
+def _inputs(found: Checkpoint) -> dict[str, str]:
+    return {"checkpoint": str(found.folder), "tokenizer": str(found.tokenizer)}
+
+
+def _how(profile: Profile, kind: str) -> Execution:
+    from training_backend.api import Execution
+
+    return profile.execution.get(kind, Execution())
+
+
+def _run(home: Home, spec: RunSpec) -> Path:
+    """The output of a run, followed to its end; a failure is its one sentence. Ctrl-C stops it."""
+    from training_backend.registry import find_launcher
+
+    launcher, started = find_launcher(spec.execution.launcher), time.time()
+    handle = launcher.submit(spec, home.runs / spec.run_name)
+    try:
+        for event in launcher.follow(handle):
+            if event.time < started:
+                continue  # of an earlier attempt
+            if event.name == "log":
+                print(event.data["message"], file=sys.stderr, flush=True)
+            elif event.name == "failed":
+                # The name of the exception is for the log.
+                raise UserError(str(event.data["message"]).partition(": ")[2] or str(event.data["message"]))
+    except KeyboardInterrupt:
+        launcher.stop(handle, spec.execution.grace_seconds)
+        raise
+    return Path(launcher.result(handle).output)
+
+
+def _free(name: str) -> Path:
+    out = Path(name).resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already and not an empty folder; name another one with --out")
+    return out
+
+
+def _put(made: Path, out: Path, *, manifest: bool) -> None:
+    """A run's output where the person wants it: weights linked where the disk allows, the rest copied, as people edit it."""
+    for path in sorted(made.rglob("*")):
+        if not path.is_file() or (path.name == "manifest.json" and not manifest):
+            continue
+        to = out / path.relative_to(made)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.suffix != ".safetensors":
+                raise OSError
+            os.link(path, to)
+        except OSError:
+            shutil.copyfile(path, to)

@@ -1,0 +1,81 @@
+"""base_weights, materialised from folders as transformers writes them; its version is that of their content."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import msgspec
+import pytest
+
+from molmo2_assets.graph.base import base_assets
+from molmo2_assets.home import Home
+from molmo2_assets.profile import BaseWeights, Profile, load_profile
+from tests.support import peers
+from tests.support.models import PATCH, SIDE
+from tests.support.shell import ROOT
+from training_backend.data.manifest import Manifest
+from training_backend.model.weights import load_model
+
+transformers = pytest.importorskip("transformers", reason="it writes the folders")
+MODEL = peers.released_config(rope_theta=1e6)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`decoder` and `vision`."""
+    folder = tmp_path_factory.mktemp("base")
+    words = transformers.Qwen3Config(
+        hidden_size=32, intermediate_size=48, num_attention_heads=4, vocab_size=50, rms_norm_eps=1e-6, num_key_value_heads=2,
+        head_dim=8, num_hidden_layers=3, tie_word_embeddings=False, rope_theta=1e6,
+    )  # fmt: skip
+    pixels = transformers.SiglipVisionConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, patch_size=PATCH, image_size=SIDE
+    )
+    for name, model in (("decoder", transformers.Qwen3ForCausalLM(words)), ("vision", transformers.SiglipVisionModel(pixels))):
+        peers.randomise(model, 3)
+        peers.saved_peer(model, folder / name)
+    return folder
+
+
+def profile(decoder: Path, vision: Path) -> Profile:
+    """The small test profile, started from these."""
+    base = BaseWeights(decoder=str(decoder), vision=str(vision))
+    return msgspec.structs.replace(load_profile("micro", [ROOT / "tests"]), model=MODEL, base_weights=base)
+
+
+def materialise(home: Home, asked: Profile) -> tuple[Path, Manifest, str]:
+    """Folder, manifest, and whether it was made or found."""
+    with dg.instance_for_test() as instance:
+        done = dg.materialize(base_assets(home, asked), instance=instance)
+    assert all(check.passed for check in done.get_asset_check_evaluations())
+    (made,) = done.asset_materializations_for_node("base_weights")
+    current = home.store("base_weights").current("base_weights")
+    assert current is not None
+    return (*current, str(made.metadata["cache"].value))
+
+
+def test_weights_to_start_from(folders: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    made, manifest, cache = materialise(home, profile(folders / "decoder", folders / "vision"))
+    assert cache == "miss"
+    assert load_model(made, MODEL).config == MODEL
+    assert "decoder.extra_embedding" in manifest.facts["initialised"]
+    # Elsewhere the same weights are the same; one more word in a configuration is another version.
+    moved = tmp_path / "moved"
+    shutil.copytree(folders / "decoder", moved)
+    assert materialise(home, profile(moved, folders / "vision"))[2] == "hit"
+    (moved / "generation_config.json").write_text("{}")
+    assert materialise(home, profile(moved, folders / "vision"))[2] == "miss"
+
+
+def test_folders_that_are_none(folders: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    with dg.instance_for_test() as instance:
+        assets = base_assets(home, profile(tmp_path / "gone", folders / "vision"))
+        done = dg.materialize(assets, instance=instance, raise_on_error=False)
+    (failed,) = done.get_step_failure_events()
+    said = failed.step_failure_data.user_failure_data
+    assert said is not None
+    assert said.description == f"base_weights: {tmp_path / 'gone'} is not a folder."
