@@ -176,6 +176,7 @@ ADAPTERS = (
     Adapter("pixmo_points_eval", ("image_url", "label", "points", "masks"), _url, _points_eval, code_version=2),
     Adapter("pixmo_count", ("image_url", "image_sha256", "count", "points", "label"), _url, _count),
     Adapter("pixmo_ask_model_anything", ("image_url", "image_sha256", "question", "answer"), _url, _question),
+    Adapter("pixmo_cap_qa", ("image_url", "question", "answer", "messages"), _url, _question),
     Adapter("chart_qa", ("image", "query", "label", "human_or_machine"), _embedded, _chart),
     Adapter("molmo2_multi_image_qa", ("image_urls", "qa_pairs"), _urls, _multi_question),
     Adapter("molmo2_multi_image_point", ("image_urls", "points", "counts", "labels"), _urls, _multi_points),
