@@ -93,12 +93,13 @@ def test_questions_about_one_thing_have_one_answer(whole_sets: Sets) -> None:
     for number, row in enumerate(rows_of(whole_sets["shapes_cap_qa"])):
         scene = images.look_scene(params_of("shapes_cap_qa"), number // images.LOOKS_PER_IMAGE)
         (thing,) = scene.things
+        row_word, column_word = ("top", "", "bottom")[3 * thing.y // SIDE], ("left", "", "right")[3 * thing.x // SIDE]
         place = " ".join(row["answer"].split()[2:] or ["middle"])
         truth = {
             "colour": thing.look.colour,
             "shape": thing.look.shape,
             "large": thing.look.size,
-            "picture": f"{('top', '', 'bottom')[3 * thing.y // SIDE]} {('left', '', 'right')[3 * thing.x // SIDE]}".strip() or "middle",
+            "picture": f"{row_word} {column_word}".strip() or "middle",
         }
         (kind,) = [word for word in ("colour", "large", "picture", "shape") if word in row["question"]][:1]
         assert truth[kind] == (place if kind == "picture" else row["answer"])
