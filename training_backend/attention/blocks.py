@@ -46,10 +46,10 @@ def prepare(spec: MaskSpec) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         batch, heads, length, width = query_BHSD.shape
         # One split of B·S positions: its backward is one concatenation, where slices would each add into a tensor of zeros.
         split = (x.transpose(1, 2).reshape(batch * length, -1, width).split(sizes) for x in (query_BHSD, key_BGSD, value_BGSD))
-        out = [
-            reference.attend(*(x.transpose(0, 1)[None] for x in inputs), part, mask)[0].transpose(0, 1)
-            for part, mask, inputs in zip(parts, masks, zip(*split, strict=True), strict=True)
-        ]
+        out = []
+        for part, mask, inputs in zip(parts, masks, zip(*split, strict=True), strict=True):
+            query, key, value = (x.transpose(0, 1)[None] for x in inputs)
+            out.append(reference.attend(query, key, value, part, mask)[0].transpose(0, 1))
         return torch.cat(out).view(batch, length, heads, width).transpose(1, 2)
 
     return attend
