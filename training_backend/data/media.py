@@ -46,12 +46,14 @@ class MediaFault(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a decoder may be asked to do: pixels of a picture or frame, frames and seconds of a video, bytes of a file."""
+    """What a decoder may be asked to do: pixels of a picture or frame, frames and seconds of a video, bytes of a file (fewer of a
+    picture's, which is read whole)."""
 
     max_pixels: int = 64_000_000
     max_frames: int = 500_000
     max_seconds: float = 6 * 3600.0
     max_bytes: int = 8 << 30
+    max_image_bytes: int = 256 << 20
 
 
 DEFAULT_LIMITS = Limits()
@@ -117,14 +119,11 @@ class MediaCache:
 
 
 def _read_bytes(source: Path | bytes, limits: Limits) -> bytes:
-    if isinstance(source, bytes):
-        data = source
-    else:
-        _check_file(source, limits)
-        data = source.read_bytes()
-    if len(data) > limits.max_bytes:
-        raise MediaFault("too_large", f"{len(data)} bytes, the limit is {limits.max_bytes}")
-    return data
+    most = min(limits.max_bytes, limits.max_image_bytes)
+    size = len(source) if isinstance(source, bytes) else _check_file(source, limits)
+    if size > most:
+        raise MediaFault("too_large", f"{size} bytes, the limit of a picture is {most}")
+    return source if isinstance(source, bytes) else source.read_bytes()
 
 
 def _check_file(path: Path, limits: Limits) -> int:

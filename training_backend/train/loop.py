@@ -102,6 +102,7 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     fabric = make_fabric(execution, stage.precision)
     fabric.launch()
     torch.use_deterministic_algorithms(fabric.device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # NaN into every new tensor: 1 % of a step
     model = load_model(plan.init, plan.model) if plan.init else Molmo2(plan.model)
     if not plan.init:
         model.init_weights(stage.seed)
