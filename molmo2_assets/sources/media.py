@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.ingest.adapters import Context, Reference, find_adapter
+from molmo2_assets.ingest.adapters import Reference, adapter_of
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
-from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files, read_rows
+from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
+from molmo2_assets.ingest.tables import rows_of
+from molmo2_assets.sources.places import file_of
 from training_backend.data.fingerprint import fingerprint, short
 from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, MediaFacts, MediaFault, MediaKind, probe
 
@@ -39,12 +41,11 @@ def collect_media(
     spec: DatasetSpec, raw: Path, cache: MediaCache, dest: Path, log: Callable[[str], None], limits: Limits = DEFAULT_LIMITS
 ) -> MediaReport:
     """Write media.jsonl into `dest` and the bytes into the cache."""
-    adapter = find_adapter(spec.adapter or "")
-    context = Context(spec.style or spec.task, spec.task, spec.adapter_params)
+    adapter, context = adapter_of(spec)
     records: dict[str, MediaRecord] = {}
     spoke = time.monotonic()
     for path in annotation_files(raw, spec.source.files):
-        for row in read_rows(path, raw, adapter.columns):
+        for row in rows_of(spec, path, raw):  # the validator names columns that are missing
             if isinstance(row, BadRow):
                 continue
             try:
@@ -77,7 +78,7 @@ def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache:
                 raise MediaFault("missing", "the row holds no bytes")
             digest = cache.add_bytes(reference.data)
         else:
-            digest = cache.add_file(_resolve(spec, row, reference, raw))
+            digest = cache.add_file(file_of(spec.media, row, reference, raw))
         facts = _probe(cache.path(digest), limits, reference.kind)
     except MediaFault as fault:
         state = "missing" if fault.reason == "missing" else "broken"
@@ -96,27 +97,3 @@ def _probe(path: Path, limits: Limits, kind: MediaKind) -> MediaFacts:
         raise
     except Exception as error:
         raise MediaFault("decode", f"{type(error).__name__}: {error}") from error
-
-
-def _resolve(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path) -> Path:
-    """The file of a medium inside the raw folder. Raises MediaFault where it is missing or would lie elsewhere."""
-    if spec.media.layout:
-        try:
-            relative = spec.media.layout.format(**row.data)
-        except (KeyError, IndexError, AttributeError, TypeError) as error:
-            raise MediaFault("missing", f"the row lacks what {spec.media.layout!r} names: {error}") from None
-    else:
-        relative = f"media/{reference.uri.rsplit('/', 1)[-1]}"
-    path = raw / relative
-    if ".." in Path(relative).parts or Path(relative).is_absolute():
-        raise MediaFault("escapes", f"{relative} leaves its folder")
-    try:
-        if path.is_symlink() or not path.resolve().is_relative_to(raw.resolve()):
-            raise MediaFault("escapes", f"{relative} leaves its folder")
-        if path.is_file():
-            return path
-    except MediaFault:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, links in a circle
-        raise MediaFault("missing", f"{relative[:80]!r} is no file: {error}") from None
-    raise MediaFault("missing", f"{relative} is not there")
