@@ -1,9 +1,9 @@
 """A local server that speaks the part of the Hub's protocol that the true client uses for datasets, over loopback.
 
 Repositories are dicts of commits; files are plain bytes. Listings come in pages of `page` entries; with `elsewhere`, large files
-are answered by a redirect to where their bytes are stored, as the true Hub does. Trouble is set on the server object: gated or refused
-repositories, answers given before the true one (busy, out of order), bodies that break off, bytes that differ from the listing.
-Every request is recorded.
+are answered by a redirect to where their bytes are stored, as the true Hub does. Trouble is set on the server object: gated or
+refused repositories, answers given before the true one (busy, out of order), bodies that break off, bytes that differ from the
+listing. Every request is recorded.
 """
 
 from __future__ import annotations
