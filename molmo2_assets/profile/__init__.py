@@ -20,9 +20,11 @@ from molmo2_assets.profile.structs import (
     MixtureSpec,
     Profile,
     ProvenanceRule,
+    Published,
     SourceSpec,
     StageName,
     StageSpec,
+    WeightsSource,
 )
 
 __all__ = [
@@ -41,9 +43,11 @@ __all__ = [
     "Profile",
     "ProfileError",
     "ProvenanceRule",
+    "Published",
     "SourceSpec",
     "StageName",
     "StageSpec",
+    "WeightsSource",
     "catalogue",
     "load_profile",
     "profile_names",
