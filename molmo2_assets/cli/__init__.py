@@ -103,8 +103,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     diff = command("diff", history.diff, "rows that changed between the current version of a dataset and the one before it")
     diff.add_argument("name", metavar="DATASET")
     precisions = ["keep", "float32", "bfloat16"]
-    into = command("import", weights.import_weights, "a Hugging Face Molmo2 folder as a checkpoint")
-    into.add_argument("folder", metavar="HF_FOLDER")
+    into = command("import", weights.import_weights, "a Hugging Face Molmo2 as a checkpoint")
+    into.add_argument("folder", metavar="SOURCE", help="a folder, or owner/name@commit on the Hub")
     into.add_argument("--preset", help="model that the folder must hold (default: whatever it holds)")
     into.add_argument("--out", required=True, metavar="FOLDER")
     into.add_argument("--precision", choices=precisions, default="keep")

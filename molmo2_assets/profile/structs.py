@@ -238,12 +238,30 @@ class StageSpec(StageConfig, frozen=True, kw_only=True):
         return StageConfig(**{name: getattr(self, name) for name in StageConfig.__struct_fields__})
 
 
-class BaseWeights(_Spec, frozen=True, kw_only=True):
-    """Folders of a published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+class WeightsSource(_Spec, frozen=True, kw_only=True):
+    """Published weights: a folder of one's own, or a repository on the Hub at an exact commit (`revision`).
 
-    decoder: str
-    vision: str
+    In a profile `repo` and `revision` need not be written where the model's preset says them (`published` in models.yaml).
+    """
+
+    folder: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+
+class BaseWeights(_Spec, frozen=True, kw_only=True):
+    """A published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+
+    decoder: WeightsSource = WeightsSource()
+    vision: WeightsSource = WeightsSource()
     seed: int = 0
+
+
+class Published(_Spec, frozen=True, kw_only=True):
+    """Where the two parts that a preset's training starts from are published."""
+
+    decoder: WeightsSource = WeightsSource()
+    vision: WeightsSource = WeightsSource()
 
 
 class ExportSpec(_Spec, frozen=True, kw_only=True):
