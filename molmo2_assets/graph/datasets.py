@@ -196,6 +196,7 @@ def _validated(home: Home, spec: DatasetSpec) -> Layer:
             page = {
                 "dagster/row_count": int(manifest.counts["examples"]),
                 "samples": pictures.embed(folder / pictures.SAMPLES_PICTURE),
+                **pictures.page_of(spec.name),
             }
         if manifest.counts.get("rows_in"):
             page["rows"] = pictures.row_table(manifest.counts)
