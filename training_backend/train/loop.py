@@ -70,9 +70,9 @@ class _LossModule(nn.Module):
         self.model = model
         self.stage = stage
 
-    def forward(self, tensors: dict[str, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, tensors: dict[str, Tensor], seeds: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         batch = TensorBatch(**tensors)
-        hidden = self.model(batch, self.stage.dropout.residual, self.stage.dropout.response, seed)
+        hidden = self.model(batch, self.stage.dropout.residual, self.stage.dropout.response, seeds)
         return weighted_cross_entropy(
             hidden, self.model.head_weight, batch.loss_index, batch.loss_target, batch.loss_weight, batch.loss_task,
             len(TASKS), self.stage.loss.chunk, self.stage.loss.z_loss,
@@ -158,7 +158,7 @@ def _accumulate(plan: TrainPlan, fabric: Fabric, module: nn.Module, group: list[
     for number, batch in enumerate(group):
         tensors = {name: torch.from_numpy(getattr(batch, name)).to(fabric.device) for name in TensorBatch.__slots__}
         pack = step * plan.stage.global_batch + number * plan.execution.micro_batch
-        total, task_loss, task_weight = module(tensors, dropout_seed(plan.stage.seed, pack))
+        total, task_loss, task_weight = module(tensors, dropout_seeds(plan.stage.seed, pack, len(batch.tokens)))
         fabric.backward(total / weight)
         loss += total.detach() / weight
         by_task += task_loss
@@ -167,9 +167,9 @@ def _accumulate(plan: TrainPlan, fabric: Fabric, module: nn.Module, group: list[
     return loss, by_task, weight_by_task
 
 
-def dropout_seed(seed: int, pack: int) -> int:
-    """Seed of the dropout of a micro-batch, by the run's seed and the number of its first pack."""
-    return int(position_keys(seed + _DROPOUT, pack, 1)[0])
+def dropout_seeds(seed: int, pack: int, packs: int) -> list[int]:
+    """Seed of the dropout of each of `packs` packs from number `pack` on, by the run's seed and the pack's number alone."""
+    return [int(key) for key in position_keys(seed + _DROPOUT, pack, packs)]
 
 
 def _state(plan: TrainPlan, step: int, model: Molmo2, optimizer: torch.optim.Optimizer, run: _Progress) -> TrainState:
@@ -273,12 +273,15 @@ def read_plan(spec: RunSpec) -> TrainPlan:
             f"global_batch {stage.global_batch} is not a multiple of {execution.processes} processes × micro-batch "
             f"{execution.micro_batch}"
         )
+    model = msgspec.convert(identity["model"], ModelConfig)
+    if model.connector.dropout:
+        raise ValueError(f"connector.dropout is {model.connector.dropout}; no recipe drops there and it is not built: set it to 0.")
     init = Path(spec.inputs["init"]) if "init" in spec.inputs else None
     wanted, found = identity.get("init"), read_manifest(init).data_version if init else None
     if wanted != found:
         raise ValueError(f"the run starts from weights {wanted or 'of its own'}, its input `init` holds {found or 'nothing'}.")
     return TrainPlan(
-        model=msgspec.convert(identity["model"], ModelConfig),
+        model=model,
         stage=stage,
         execution=execution,
         fingerprint=spec.fingerprint,
