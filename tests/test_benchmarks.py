@@ -12,6 +12,7 @@ from benchmarks import definitions, encode, generate_cpu, mixture, packing, step
 from benchmarks.pool import pool_knapsack
 from benchmarks.report import Report
 from tests.support.evaluation_sets import asked, write_set
+from tests.support.transformers_peer import need_transformers
 from training_backend.api import RunSpec
 from training_backend.config import EncodeConfig, LossConfig, LossRule, PackConfig
 from training_backend.data.fingerprint import plain
@@ -49,7 +50,7 @@ def test_every_benchmark_has_help_and_an_unknown_name_is_refused(capsys):
 
 
 def test_generation_says_the_same_beside_transformers():
-    pytest.importorskip("transformers", reason="the peer")
+    need_transformers()
     words = ["--width", "32", "--layers", "2", "--vocab", "60", "--prompts", "3", "--longest", "12", "--new", "5", "--repeats", "1"]
     report = generate_cpu.run(arguments(generate_cpu, *words))
     assert [row["what"] for row in report.rows] == ["ours", "transformers"]
@@ -59,7 +60,7 @@ def test_generation_says_the_same_beside_transformers():
 
 
 def test_a_step_has_the_loss_of_transformers():
-    pytest.importorskip("transformers", reason="the peer")
+    need_transformers()
     words = ["--width", "64", "--layers", "2", "--vocab", "60", "--examples", "4", "--longest", "16", "--repeats", "1"]
     report = step_cpu.run(arguments(step_cpu, *words))
     packed, padded = report.rows

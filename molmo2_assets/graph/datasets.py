@@ -112,10 +112,12 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
 
 
 def _reading(spec: DatasetSpec) -> dict[str, Any]:
-    """What decides how rows are read."""
+    """What decides how rows are read; words for people are no part of it."""
+    media = {name: value for name, value in plain(spec.media).items() if name not in ("origin", "instructions")}
     return {
         "adapter": spec.adapter, "params": plain(spec.adapter_params), "style": spec.style, "task": spec.task,
-        "files": list(spec.source.files), "media": plain(spec.media),
+        "files": list(spec.source.files), "media": media, "tables": plain(spec.source.tables),
+        "select": plain(spec.select),
     }  # fmt: skip
 
 
@@ -152,7 +154,12 @@ def _media(home: Home, spec: DatasetSpec) -> Layer:
 
     from molmo2_assets.ingest.versions import media_version
 
-    return Layer("media", media_version(spec.adapter), lambda: _reading(spec), build, show, lambda f, m: [], (f"raw/{spec.name}",))
+    def config() -> Mapping[str, Any]:
+        from molmo2_assets.sources.places import listing_of
+
+        return {**_reading(spec), "kept": listing_of(spec.media)}
+
+    return Layer("media", media_version(spec.adapter), config, build, show, lambda f, m: [], (f"raw/{spec.name}",))
 
 
 def _validated(home: Home, spec: DatasetSpec) -> Layer:

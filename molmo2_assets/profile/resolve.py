@@ -23,6 +23,7 @@ from molmo2_assets.profile.structs import (
     BenchmarkSpec,
     DatasetSpec,
     ExportSpec,
+    LicenceRule,
     MixtureSpec,
     Profile,
     ProvenanceRule,
@@ -43,6 +44,7 @@ _VALUES: dict[str, Any] = {
     "include": tuple[str, ...],
     "owners": dict[str, str],
     "provenance": ProvenanceRule,
+    "licences": LicenceRule,
     "tokenizer": TokenizerConfig,
     "hf_export": ExportSpec,
     "base_weights": BaseWeights,
@@ -102,6 +104,7 @@ def resolve(name: str, written: Node, entries: Entries) -> Profile:
             include=include,
             execution=execution,
             provenance=values.get("provenance") or ProvenanceRule(),
+            licences=values.get("licences") or LicenceRule(),
         ),
         problems,
     )

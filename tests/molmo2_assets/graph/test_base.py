@@ -15,10 +15,11 @@ from molmo2_assets.profile import BaseWeights, Profile, WeightsSource, load_prof
 from tests.support import peers
 from tests.support.models import PATCH, SIDE
 from tests.support.shell import ROOT
+from tests.support.transformers_peer import need_transformers
 from training_backend.data.manifest import Manifest
 from training_backend.model.weights import load_model
 
-transformers = pytest.importorskip("transformers", reason="it writes the folders")
+transformers = need_transformers()
 MODEL = peers.released_config(rope_theta=1e6)
 
 

@@ -82,20 +82,53 @@ def test_the_release_says_what_its_code_does():
 
 def test_catalogue_is_large_and_every_entry_is_sound():
     found = catalogue()
-    assert len(found.datasets) >= 100
+    published = {name: spec for name, spec in found.datasets.items() if spec.source.kind not in ("generated", "package")}
+    assert len(published) >= 175
+    assert len([spec for spec in published.values() if spec.role == "eval"]) >= 40
+    # Names are unique across files, or reading would have said where the second stands; so must titles be for a person.
+    titles = [spec.title for spec in found.datasets.values()]
+    assert sorted({title for title in titles if titles.count(title) > 1}) == []
     assert {"tiny", "1b", "7b", "8b", "release-4b", "release-8b", "release-o-7b"} <= set(found.models)
     assert found.models["release-4b"].vision == found.models["1b"].vision
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_entry_of_every_mixture_resolves_to_a_dataset_with_an_adapter(name):
+    from molmo2_assets.ingest.adapters import ADAPTERS
+
+    profile = load_profile(name)
+    for mixture in profile.mixtures.values():
+        assert mixture.datasets
+        for entry in mixture.datasets:
+            assert profile.datasets[entry].adapter in ADAPTERS, entry
+            assert profile.datasets[entry].role == "train"
+
+
+def test_every_entry_says_what_a_person_needs_to_know():
+    for name, spec in catalogue().datasets.items():
+        if spec.source.kind == "hub":
+            assert spec.source.repo.count("/") == 1, name
+        if spec.layout == "confirmed" and spec.source.kind not in ("generated", "package"):
+            assert spec.evidence, f"{name}: where was its layout seen?"
+        if spec.media.kind == "folder" and spec.source.kind not in ("generated", "package"):
+            assert spec.media.path, f"{name}: in which folder are its media expected?"
+            assert spec.media.layout, f"{name}: where in it?"
+            said = (spec.media.origin or "") + (spec.media.instructions or "") + (spec.source.instructions or "")
+            assert said, f"{name}: what must a person do for its media?"
+        assert spec.columns or spec.role == "demo", f"{name}: which columns does it publish?"
+        assert spec.style, name
+
+
 def test_every_adapter_generator_and_metric_of_the_catalogue_exists():
     from molmo2_assets.evaluation.registry import METRICS
-    from molmo2_assets.ingest.adapters import ADAPTERS
+    from molmo2_assets.ingest.adapters import adapter_of
     from molmo2_assets.sources.generated import identity
 
     found = catalogue()
     for name, spec in found.datasets.items():
-        if spec.adapter is not None:
-            assert set(ADAPTERS[spec.adapter].columns) <= set(spec.columns) or not spec.columns, name
+        adapter, context = adapter_of(spec)
+        joined = {column for table in spec.source.tables for column in (*table.joins, *table.add)}
+        assert set(adapter.needs(context)) <= set(spec.columns) | joined, name
         if spec.source.kind == "generated":
             assert identity(spec.source.generator, spec.source.params)["params"]["n"] == spec.rows, name
     for benchmark in found.benchmarks.values():
