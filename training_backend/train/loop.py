@@ -24,7 +24,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training_backend.api import Execution, RunSpec, Stopped
-from training_backend.checkpoint.state import TrainState, load_state, restore_model, save_state
+from training_backend.checkpoint.saver import Saver
+from training_backend.checkpoint.state import TrainState, load_state, restore_model
 from training_backend.config import ModelConfig, StageConfig
 from training_backend.data.example import TASKS
 from training_backend.data.manifest import read_manifest
@@ -102,7 +103,7 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     fabric = make_fabric(execution, stage.precision)
     fabric.launch()
     torch.use_deterministic_algorithms(fabric.device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # NaN into every new tensor: 1 % of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # NaN in every new tensor: 1 %
     model = load_model(plan.init, plan.model) if plan.init else Molmo2(plan.model)
     if not plan.init:
         model.init_weights(stage.seed)
@@ -116,35 +117,37 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     stream = batches(first * stage.global_batch)
     spoke = drawn = time.monotonic()
     device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else ""
-    for step in range(first, stage.steps):
-        waited = time.monotonic()
-        group = list(itertools.islice(stream, micro_batches))
-        meter.wait += time.monotonic() - waited
-        loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, meter)
-        rates = set_rates(optimizer_, stage.optim, step, stage.steps)
-        norms = clip_by_part(optimizer_, stage.optim.clip)
-        refused = guard.refuse(loss, norms)
-        optimizer_.found_inf = refused  # type: ignore[attr-defined]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        meter.step(task_losses, task_weights, norms, refused)
-        done = step + 1
-        if done % execution.log_every == 0 or done == stage.steps:
-            _write_record(done, run, rates, events, device)
-            _check_diverged(stage, guard, done)
-        now = time.monotonic()
-        if now - spoke > LOG_SECONDS:
-            log(f"step {done}/{stage.steps}, loss {records[-1]['loss'] if records else float(loss):.3f}")
-            spoke = now
-        if records and now - drawn > LOG_SECONDS:
-            draw_losses(records, run_dir / "loss.png", plan.name)
-            drawn = now
-        stopping = stop_requested() and done < stage.steps
-        if stopping or (done % execution.checkpoint_every == 0 and done < stage.steps):
-            save_state(run_dir / "checkpoints", _state(plan, done, model, optimizer_, run), plan.fingerprint, execution.keep)
-            events.emit("checkpoint", step=done)
-        if stopping:
-            raise Stopped(f"stopped after step {done} of {stage.steps} as asked")
+    with Saver(run_dir / "checkpoints", plan.fingerprint, execution.keep, lambda at: events.emit("checkpoint", step=at)) as saver:
+        for step in range(first, stage.steps):
+            waited = time.monotonic()
+            group = list(itertools.islice(stream, micro_batches))
+            meter.wait += time.monotonic() - waited
+            loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, meter)
+            rates = set_rates(optimizer_, stage.optim, step, stage.steps)
+            norms = clip_by_part(optimizer_, stage.optim.clip)
+            refused = guard.refuse(loss, norms)
+            optimizer_.found_inf = refused  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            meter.step(task_losses, task_weights, norms, refused)
+            done = step + 1
+            if done % execution.log_every == 0 or done == stage.steps:
+                _write_record(done, run, rates, events, device)
+                _check_diverged(stage, guard, done)
+            now = time.monotonic()
+            if now - spoke > LOG_SECONDS:
+                log(f"step {done}/{stage.steps}, loss {records[-1]['loss'] if records else float(loss):.3f}")
+                spoke = now
+            if records and now - drawn > LOG_SECONDS:
+                draw_losses(records, run_dir / "loss.png", plan.name)
+                drawn = now
+            stopping = stop_requested() and done < stage.steps
+            if stopping or (done % execution.checkpoint_every == 0 and done < stage.steps):
+                saver.save(_state(plan, done, model, optimizer_, run))
+            saver.check()
+            if stopping:
+                saver.wait()
+                raise Stopped(f"stopped after step {done} of {stage.steps} as asked")
     return _finish(plan, out, run_dir, model, run)
 
 
