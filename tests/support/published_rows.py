@@ -100,6 +100,9 @@ LAYOUTS: dict[str, Layout] = {
     "pixmo_ask_model_anything": Layout(
         {**_URL, "image_sha256": "1" * 64, "question": "What floats?", "answer": "A boat."}, (_PICTURE,), "image_qa", "user_qa",
     ),
+    "pixmo_cap_qa": Layout(
+        {**_URL, "question": "What floats?", "answer": "A boat.", "messages": []}, (_PICTURE,), "image_qa", "user_qa",
+    ),
     "chart_qa": Layout(
         {"image": {"bytes": b"png", "path": "chart.png"}, "query": "How high?", "label": ["12", "14", "14"], "human_or_machine": 1},
         (_PICTURE,), "document_qa", "chart_qa",
@@ -112,10 +115,6 @@ LAYOUTS: dict[str, Layout] = {
         {**_URLS, "points": [[{"x": 75.0, "y": 10.0}, {"x": 25.0, "y": 50.0}], [{"x": 100.0, "y": 0.0}]], "counts": [2, 1],
          "labels": ["boats", "boats"]},
         _TWO, "multi_image_pointing", "multi_image_pointing",
-    ),
-    "pixmo_cap_qa": Layout(
-        {**_URL, "question": "[USER] What floats? [ASSISTANT] A boat. [USER] Which colour? [ASSISTANT]", "answer": "Red."},
-        (_PICTURE,), "image_qa", "user_qa",
     ),
     "cosyn_point": Layout(
         {"image": {"bytes": b"png", "path": "a.png"}, "questions": ["Where are the bars?"],
