@@ -42,7 +42,6 @@ GOLDEN: dict[tuple[str, int], str] = {
     ("text_questions", 1): "438677d2f97f",
     ("image_counts", 1): "c9f7d1239fbb",
     ("video_counts", 1): "de5e14447329",
-    ("pixmo_cap_qa", 1): "7617ca5b2e8e",
     ("cosyn_point", 1): "afac6d8f9abc",
     ("fun_qa", 1): "fb97a21432ee",
     ("molmo2_cap_eval", 1): "01e063cf2de9",
