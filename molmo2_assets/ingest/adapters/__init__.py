@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 
-from molmo2_assets.ingest.adapters import images, local, text, videos
+from molmo2_assets.ingest.adapters import canonical, images, local, text, videos
 from molmo2_assets.ingest.adapters.base import Adapter, Context, Piece, Reference
 
-ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for module in (images, videos, text, local) for adapter in module.ADAPTERS}
+ADAPTERS: dict[str, Adapter] = {
+    adapter.name: adapter for module in (images, videos, text, local, canonical) for adapter in module.ADAPTERS
+}
 
 __all__ = ["ADAPTERS", "Adapter", "Context", "Piece", "Reference", "find_adapter"]
 
