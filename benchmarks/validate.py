@@ -3,7 +3,8 @@
 Ours, end to end: parse, media table, contract, unique ids, canonical rows in one file, hashes, index. `pydantic`: a BaseModel with
 the same constraints, `validate_json` of every line and nothing else; `typed dict`: the fastest shape that pydantic offers. All on
 two processes, in the same run. `adapter`: rows of a published layout (PixMo-Points) made canonical and validated, by one process.
-On a busy machine compare `cpu_ratio`, pydantic's CPU seconds ÷ ours. `peak_mb` is the largest resident size of any process of ours; `pandera share` of the seconds of a clean set.
+On a busy machine compare `cpu_ratio`, pydantic's CPU seconds ÷ ours. `peak_mb` is the largest resident size of any process of
+ours; `pandera share` is the contract's part of the seconds of a clean batch.
 """
 
 from __future__ import annotations
@@ -53,14 +54,15 @@ def run(arguments: argparse.Namespace) -> Report:
             raise SystemExit(f"{name} took {count} of {arguments.rows} clean rows")
     speed = arguments.rows / ours["seconds"]
     peers = {name: arguments.rows / seconds for name, (seconds, _, _) in models.items()}
+    measured = [
+        ("ours, end to end", arguments.rows, ours["seconds"], ours["cpu"]),
+        *((f"{name}, validate_json alone", arguments.rows, seconds, cpu) for name, (seconds, _, cpu) in models.items()),
+        ("published layout to canonical, one process", written, adapter["seconds"], adapter["cpu"]),
+    ]
     rows = [
-        {"what": "ours, end to end", "rows": arguments.rows, "seconds": ours["seconds"], "rows per s": speed,
-         "CPU us per row": 1e6 * ours["cpu"] / arguments.rows},
-        *({"what": f"{name}, validate_json alone", "rows": arguments.rows, "seconds": models[name][0], "rows per s": peers[name], "CPU us per row": 1e6 * models[name][2] / arguments.rows}
-          for name in models),
-        {"what": "published layout to canonical, one process", "rows": written, "seconds": adapter["seconds"],
-         "rows per s": written / adapter["seconds"], "CPU us per row": 1e6 * adapter["cpu"] / written},
-    ]  # fmt: skip
+        {"what": what, "rows": count, "seconds": seconds, "rows per s": count / seconds, "CPU us per row": 1e6 * cpu / count}
+        for what, count, seconds, cpu in measured
+    ]
     facts = {
         "rows_per_s": round(speed),
         "pydantic_rows_per_s": round(peers["pydantic"]),

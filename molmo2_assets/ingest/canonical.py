@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -24,12 +23,12 @@ import msgspec
 
 from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.adapters import Context
-from molmo2_assets.ingest.adapters.canonical import check, schema_fault
-from molmo2_assets.ingest.contracts import FACTS, facts_of, verdicts
+from molmo2_assets.ingest.adapters.canonical import check_media, check_row, schema_fault
+from molmo2_assets.ingest.contracts import FACTS, Facts, facts_of, verdicts
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
-from training_backend.data.example import Example, Media, Source, seal
+from training_backend.data.example import Example, Media, Sealer, Source, seal
 from training_backend.data.store import RowColumns
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ RANGE_BYTES = 48 << 20
 """Bytes of the file that one process takes at a time: about a contract's batch of small rows, or more."""
 PROCESSES = min(4, len(os.sched_getaffinity(0)))
 _WORDS = FACTS.index("words")
-_SOURCE = re.compile(rb'"source":\{"file":"[^"\\]*","row":\d{1,18}\},')
 
 
 @dataclass(frozen=True)
@@ -150,16 +148,46 @@ def read_part(task: Task, part: Range, number: int) -> Part:
     return out
 
 
-def _loop(task: Task, part: Range, table: dict[str, Any], stream: Any, out: Part, facts: list[tuple[Any, ...]]) -> None:
-    decode = msgspec.json.Decoder(Example).decode
-    prefix, context, name = f"{task.dataset}/", task.context, part.name
-    add, gather, write = out.columns.add, facts.append, stream.write
-    number = part.first - 1
-    seconds = out.numbers.setdefault("seconds", [])
-    for start, line, size in reading.lines_between(part.path, part.start, part.stop):
+def _lines(part: Range) -> Iterator[tuple[int, bytes | None, int]]:
+    """Offset, bytes and length of every line. A range that holds no giant is split at once."""
+    if part.start == 0 or part.stop - part.start > RANGE_BYTES + reading.MAX_LINE:
+        yield from reading.lines_between(part.path, part.start, part.stop)
+        return
+    with part.path.open("rb") as stream:
+        stream.seek(part.start)
+        data = stream.read(part.stop - part.start)
+    start = part.start
+    lines = data.split(b"\n")
+    del data
+    if not lines[-1]:
+        lines.pop()
+    for line in lines:
+        size = len(line) + 1
+        yield start, line if size <= reading.MAX_LINE else None, size
+        start += size
+
+
+def _loop(task: Task, part: Range, table: dict[str, Any], stream: Any, out: Part, facts: list[Facts]) -> None:
+    def look(media: tuple[Media, ...]) -> float:
+        """Whether media are as they say, and the seconds of the first. Raises RowFault."""
+        check_media(media, _known(media, table))
+        return (media[0].seconds or 0.0) if media else 0.0
+
+    decode, fast = msgspec.json.Decoder(Example).decode, Sealer(look).seal
+    prefix, kind, name = f"{task.dataset}/", task.context.task, msgspec.json.encode(part.name)
+    source = b'{"file":' + name.replace(b"%", b"%%") + b',"row":%d}'
+    number, write = part.first - 1, stream.write
+    hashes: list[bytes] = []
+    offsets: list[int] = []
+    lengths: list[int] = []
+    rows: list[int] = []
+    seconds: list[float] = []
+    for start, line, size in _lines(part):
         number += 1
-        if line is not None and not line.strip():
-            continue
+        if line is not None:
+            line = line.rstrip(b"\r\n")
+            if not line.strip():
+                continue
         out.rows += 1
         try:
             if line is None:
@@ -168,25 +196,32 @@ def _loop(task: Task, part: Range, table: dict[str, Any], stream: Any, out: Part
                 example = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 example = _slowly(line)
-            known = _known(example, table)
-            check(example, known, context)
-            sealed, hashes = seal(
-                Example(
-                    id=example.id if example.id.startswith(prefix) else prefix + example.id, schema=example.schema,
-                    task=example.task, source=Source(file=name, row=number), media=example.media, branches=example.branches,
-                    meta=example.meta,
-                )
-            )  # fmt: skip
-            if not _says_the_same(line, sealed):
-                reading.parse_line(line)  # keys that stand twice, half characters: what the decoder takes without a word
+            check_row(example, kind)
+            done = fast(example, line, source % number) if example.id.startswith(prefix) else None
+            if done is None:
+                done = (*_not_ours(example, line, prefix, part.name, number), look(example.media))
         except RowFault as fault:
             out.aside.append(_aside(task, part, fault, number, start, size, line))
             continue
-        gather(facts_of(example.branches, example.media))
-        seconds.append(example.media[0].seconds or 0.0 if example.media else 0.0)
-        add(hashes, start, len(sealed), example.task, 0, number)
+        sealed, digests, shown = done
+        facts.append(facts_of(example.branches, example.media))
+        seconds.append(shown)
+        hashes.append(digests)
+        offsets.append(start)
+        lengths.append(len(sealed))
+        rows.append(number)
         write(sealed)
         write(b"\n")
+    out.columns.extend(hashes, offsets, lengths, kind, rows)
+    out.numbers["seconds"] = seconds
+
+
+def _not_ours(example: Example, line: bytes, prefix: str, file: str, number: int) -> tuple[bytes, bytes]:
+    """A row in another hand than ours. Raises RowFault for what the decoder takes without a word: keys that stand twice."""
+    reading.parse_line(line)
+    name = example.id if example.id.startswith(prefix) else prefix + example.id
+    line, hashes = seal(msgspec.structs.replace(example, id=name, source=Source(file=file, row=number)))
+    return line, b"".join((hashes.id_hash, hashes.row_hash, hashes.text, hashes.grounding, hashes.media, hashes.meta))
 
 
 def _slowly(line: bytes) -> Example:
@@ -198,36 +233,20 @@ def _slowly(line: bytes) -> Example:
         raise schema_fault(error) from None
 
 
-def _known(example: Example, table: dict[str, Any]) -> list[Media]:
+def _known(media: tuple[Media, ...], table: dict[str, Any]) -> list[Media]:
     """What was collected for the media of a row. Raises RowFault."""
     found = []
-    for item in example.media:
+    for item in media:
         entry = table.get(item.uri)
         if entry is None:
             raise RowFault("media_missing", item.uri, "no such medium was collected")
-        record, media = entry
-        if media is None:
+        record, collected = entry
+        if collected is None:
             raise RowFault(f"media_{record.reason}", item.uri, record.detail)
         if item.sha256 != record.sha256:
             raise RowFault("media_checksum", item.uri, f"stated {item.sha256[:12]}…")
-        found.append(media)
+        found.append(collected)
     return found
-
-
-def _says_the_same(line: bytes, sealed: bytes) -> bool:
-    """Whether a line is byte for byte what we would write, but for its id's prefix and its source: then it hides nothing."""
-    place = sealed.index(b',"schema":')
-    begin = line.find(b',"schema":')
-    found = _SOURCE.search(line, begin)
-    ours = _SOURCE.search(sealed, place)
-    if begin < 0 or found is None or ours is None:
-        return False
-    return (
-        line.startswith(b'{"id":"')
-        and line.count(b'"', 0, begin) == 4
-        and line[begin : found.start()] == sealed[place : ours.start()]
-        and line[found.end() :].rstrip(b"\r\n") == sealed[ours.end() :]
-    )
 
 
 def _aside(task: Task, part: Range, fault: RowFault, number: int, start: int, size: int, line: bytes | None) -> Quarantined:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from molmo2_assets.ingest.adapters import Adapter, Context, canonical, find_adapter
-from molmo2_assets.ingest.contracts import facts_of
+from molmo2_assets.ingest.adapters import Adapter, Context, Piece, canonical, find_adapter
+from molmo2_assets.ingest.contracts import Facts, facts_of
 from molmo2_assets.ingest.gather import Gathered, Sketch, contradictions
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, by_reason, write_quarantine
@@ -64,7 +64,7 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
             for path in files:
                 for row in read_rows(path, raw, adapter.columns):
                     work.rows += 1
-                    _one_row(row, adapter, context, table, work)
+                    read_row(row, adapter, context, table, work)
                     progress.add()
             work.compare()
             return _publish(spec, dest, work.rows, work.aside(), work.examples())
@@ -147,7 +147,16 @@ def _examples(
             outcome.lines.unlink(missing_ok=True)
 
 
-def _one_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: dict[str, MediaRecord], work: Gathered) -> None:
+class Sink(Protocol):
+    """What takes a row that was read."""
+
+    def set_aside(self, row: RawRow | BadRow, stage: Any, fault: RowFault) -> None: ...
+
+    def accept(self, row: RawRow, piece: Piece, facts: Facts) -> None: ...
+
+
+def read_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: dict[str, MediaRecord], work: Sink) -> None:
+    """Read one row and give it to `work`, as a piece with its facts or with what is wrong with it."""
     if isinstance(row, BadRow):
         work.set_aside(row, "parse", row.fault)
         return

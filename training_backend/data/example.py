@@ -10,7 +10,8 @@ rewrites no data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -54,8 +55,8 @@ FAMILY_OF_TASK: dict[str, Family] = {
 TASKS: tuple[str, ...] = tuple(FAMILY_OF_TASK)
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the row structs."""
+class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Base of the row structs. They hold no cycles, so the collector need not look at them."""
 
 
 class Source(_Row, frozen=True, kw_only=True):
@@ -219,7 +220,18 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER = msgspec.json.Decoder(Example)
 _WORDS = (Text, Choices)
 _NO_GROUNDING = blake2b(b"[]", digest_size=8).digest()
+_REMEMBERED = 50_000
 _NO_META = blake2b(b"{}", digest_size=8).digest()
+
+
+_length = struct.Struct("<Q").pack
+
+
+def _framed(piece: bytes) -> bytes:
+    return _length(len(piece)) + piece
+
+
+_HEADS = {(SCHEMA, task): _framed(SCHEMA.encode()) + _framed(task.encode()) for task in TASKS}
 
 
 class RowHashes(msgspec.Struct, frozen=True):
@@ -276,7 +288,7 @@ def hash_row(example: Example) -> RowHashes:
 def seal(example: Example) -> tuple[bytes, RowHashes]:
     """The line of `data.jsonl` (`encode_row`) and the hashes (`hash_row`) of one row, with nothing encoded twice."""
     encode = _ENCODER.encode
-    name, task = example.id.encode(), example.task.encode()
+    name = example.id.encode()
     media = encode([_media_identity(item) for item in example.media])
     branches = encode(example.branches)
     meta = encode(example.meta) if example.meta else b"{}"
@@ -288,17 +300,8 @@ def seal(example: Example) -> tuple[bytes, RowHashes]:
             words.append(turn.role)
             for part in turn.parts:
                 (words if isinstance(part, _WORDS) else grounding).append(part)
-    schema = example.schema.encode()
-    row = blake2b(
-        b"".join(
-            (
-                len(name).to_bytes(8, "little"), name, len(schema).to_bytes(8, "little"), schema,
-                len(task).to_bytes(8, "little"), task, len(media).to_bytes(8, "little"), media,
-                len(branches).to_bytes(8, "little"), branches,
-            )
-        ),
-        digest_size=16,
-    ).digest()  # fmt: skip
+    pieces = (name, example.schema.encode(), example.task.encode(), media, branches)
+    row = blake2b(b"".join(map(_framed, pieces)), digest_size=16).digest()
     line = b"".join(
         (
             b'{"id":', encode(example.id), b',"schema":', encode(example.schema), b',"task":', encode(example.task),
@@ -315,6 +318,69 @@ def seal(example: Example) -> tuple[bytes, RowHashes]:
         blake2b(meta, digest_size=8).digest() if example.meta else _NO_META,
     )
     return line, hashes
+
+
+class Sealer:
+    """`seal` for many rows that were written by `encode_row`: such a line is known again, and its bytes are taken from there.
+
+    Belongs to one thread. `look` is asked about media that were not seen before, and what it says is given back with every row
+    that has them; media and words that came before are not hashed again (as long as there are not too many different ones).
+    """
+
+    def __init__(self, look: Callable[[tuple[Media, ...]], float]) -> None:
+        self._look = look
+        self._media: dict[bytes, tuple[bytes, bytes, float]] = {}
+        self._words: dict[tuple[Any, ...], bytes] = {}
+
+    def seal(self, example: Example, line: bytes, source: bytes) -> tuple[bytes, bytes, float] | None:
+        """The line with `source` (canonical JSON) in its source's place; id_hash, row_hash, text, grounding, media and meta hash
+        end to end (56 bytes); what `look` said. None where `line` is not byte for byte what `encode_row` writes, or has meta."""
+        if example.meta or _ENCODER.encode(example) != line:
+            return None
+        # No text can hold these: inside of one, quotation marks are escaped.
+        middle = line.index(b',"source":')
+        begin = line.index(b',"media":', middle)
+        turn = line.index(b',"branches":', begin)
+        branches = line[turn + 12 : -11]
+        written = line[begin:turn]
+        known = self._media.get(written)
+        if known is None:
+            if len(self._media) > _REMEMBERED:
+                self._media.clear()
+            said = self._look(example.media)
+            identity = _ENCODER.encode([_media_identity(item) for item in example.media])
+            known = self._media[written] = (_framed(identity), blake2b(identity, digest_size=8).digest(), said)
+        media, media_digest, said = known
+        name = example.id.encode()
+        text, grounding = self._sides(example.branches, branches)
+        head = _HEADS.get((example.schema, example.task)) or _framed(example.schema.encode()) + _framed(example.task.encode())
+        row = blake2b(b"".join((_framed(name), head, media, _length(len(branches)), branches)), digest_size=16).digest()
+        hashes = b"".join((blake2b(name, digest_size=16).digest(), row, text, grounding, media_digest, _NO_META))
+        return b"".join((line[: middle + 10], source, line[begin:])), hashes, said
+
+    def _sides(self, branches: tuple[Branch, ...], written: bytes) -> tuple[bytes, bytes]:
+        words: list[Any] = []
+        grounding: list[Any] = []
+        for branch in branches:
+            words.append((branch.id, branch.style, branch.weight))
+            for turn in branch.turns:
+                words.append(turn.role)
+                for part in turn.parts:
+                    (words if isinstance(part, _WORDS) else grounding).append(part)
+        if len(words) > 2 or not grounding:
+            return blake2b(_ENCODER.encode(words), digest_size=8).digest(), blake2b(
+                _ENCODER.encode(grounding), digest_size=8
+            ).digest()
+        # One turn of one branch, all of it grounding: the parts stand in the line as they are hashed.
+        end = b'}],"weight":' + _ENCODER.encode(branches[0].weight) + b"}]"
+        start = written.index(b',"parts":[') + 9
+        key = tuple(words)
+        text = self._words.get(key)
+        if text is None:
+            if len(self._words) > _REMEMBERED:
+                self._words.clear()
+            text = self._words[key] = blake2b(_ENCODER.encode(words), digest_size=8).digest()
+        return text, blake2b(written[start : -len(end)], digest_size=8).digest()
 
 
 def content_version(row_hashes: Sequence[bytes] | bytes | bytearray) -> str:

@@ -78,6 +78,20 @@ class RowColumns:
         numbers["file"].append(file)
         numbers["row"].append(row)
 
+    def extend(self, hashes: list[bytes], offsets: list[int], lengths: list[int], task: str, rows: list[int]) -> None:
+        """Many rows of one task and of source file 0; `hashes` as `Sealer.seal` gives them."""
+        table = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, sum(_DIGESTS.values()))
+        begin = 0
+        for name, width in _DIGESTS.items():
+            self.digests[name] += table[:, begin : begin + width].tobytes()
+            begin += width
+        numbers = self.numbers
+        numbers["offset"].extend(offsets)
+        numbers["length"].extend(lengths)
+        numbers["row"].extend(rows)
+        numbers["task"].frombytes(bytes([_TASK_NUMBER[task]]) * len(rows))
+        numbers["file"].extend([0] * len(rows))
+
     def only(self, keep: NDArray[np.bool_]) -> RowColumns:
         """The rows where `keep` is true."""
         kept = RowColumns()

@@ -33,21 +33,26 @@ def _read(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
         example = msgspec.convert(row.data, Example)
     except msgspec.ValidationError as error:
         raise schema_fault(error) from None
-    check(example, media, context)
+    check_media(example.media, media)
+    check_row(example, context.task)
     return Piece(example.id, example.media, example.branches, example.meta)
 
 
-def check(example: Example, media: Sequence[Media], context: Context) -> None:
-    """What the row says of itself and of its media must be so. Raises RowFault."""
+def check_row(example: Example, task: str) -> None:
+    """What a row says of itself must be so. Raises RowFault."""
     if example.schema != SCHEMA:
         raise RowFault("wrong_type", "schema", f"{example.schema!r}, this version reads {SCHEMA}")
-    if example.task != context.task:
-        raise RowFault("wrong_type", "task", f"{example.task}, the set is one of {context.task}")
+    if example.task != task:
+        raise RowFault("wrong_type", "task", f"{example.task}, the set is one of {task}")
     if not example.id:
         raise RowFault("missing_field", "id", "empty")
-    if len({branch.id for branch in example.branches}) < len(example.branches):
+    if len(example.branches) > 1 and len({branch.id for branch in example.branches}) < len(example.branches):
         raise RowFault("duplicate", "branches", "two branches have the same id")
-    for said, known in zip(example.media, media, strict=True):
+
+
+def check_media(stated: Sequence[Media], found: Sequence[Media]) -> None:
+    """What a row says of its media must be what was found. Raises RowFault."""
+    for said, known in zip(stated, found, strict=True):
         if (said.width, said.height) != (known.width, known.height):
             raise RowFault("size_mismatch", said.uri, f"stated {said.width}×{said.height}, shown {known.width}×{known.height}")
         if (said.duration, said.fps, said.n_frames) != (known.duration, known.fps, known.n_frames):
