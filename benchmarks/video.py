@@ -1,8 +1,8 @@
 """Video: frames a second of every reader, sampling a generated 1080p H.264 clip at 2 frames a second, beside a bare ffmpeg decode.
 
 Each reader opens the file, reads its time stamps and gives uint8 frames, as training does. `bare ffmpeg` decodes every frame of the
-clip in FFmpeg's own libraries (through PyAV, one thread) and converts none: what no reader that decodes all can beat; where there is
-an `ffmpeg` program, it is measured too. `ratio` is the default reader's frames ÷ those of the bare decode at the same rate.
+clip in FFmpeg's own libraries (through PyAV, one thread) and converts none: what no reader that decodes all can beat; where there
+is an `ffmpeg` program, it is measured too. `ratio` is the default reader's frames ÷ those of the bare decode at the same rate.
 """
 
 from __future__ import annotations

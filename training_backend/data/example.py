@@ -16,7 +16,6 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 SCHEMA = "molmo2/1"
 
@@ -388,6 +387,8 @@ def content_version(row_hashes: Sequence[bytes] | bytes | bytearray) -> str:
 
     A sum and not an exclusive-or, which would cancel duplicates; v2 = v1 - removed + added.
     """
+    import numpy as np  # here: the definitions of a profile import this module, and load without numpy
+
     if not isinstance(row_hashes, bytes | bytearray):
         row_hashes = b"".join(row_hashes)
     limbs = np.frombuffer(row_hashes, dtype="<u4").reshape(-1, 4)
