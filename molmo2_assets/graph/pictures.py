@@ -198,7 +198,8 @@ def _fit(picture: Picture) -> Picture:
 def _tiles(example: Example, cache: Path) -> list[Picture]:
     from PIL import Image
 
-    from training_backend.data.media import MediaCache, VideoReader, read_image
+    from training_backend.data.media import MediaCache, read_image
+    from training_backend.data.video import VideoReader
 
     bytes_of = MediaCache(cache)
     tiles = []

@@ -75,8 +75,9 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
     """Where annotation files come from.
 
     `hub`: `repo` at commit `revision` (None: resolved and recorded when it is first fetched), `config` and `split`, or `files` as
-    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say.
-    `generated`: `generator` with `params`. `package`: `generator` names what an installed package brings. `tables` say where rows
+    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say. Of
+    both, `params.sha256` maps addresses or names to published hashes. `generated`: `generator` with `params`. `package`:
+    `generator` names what an installed package brings. `tables` say where rows
     stand in those files; each table that matches a file reads it.
     """
 
@@ -91,6 +92,11 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
     path: str | None = None
     instructions: str | None = None
     tables: tuple[TableSpec, ...] = ()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Glob patterns of the annotation files among what was fetched; none for `url`, whose `files` are addresses."""
+        return () if self.kind == "url" else self.files
 
 
 class MediaSpec(_Spec, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from molmo2_assets.sources.arriving import arriving
 from molmo2_assets.sources.outcome import FetchResult, SourceError, SourceUnavailable
-from training_backend.data.fingerprint import file_sha256
+from molmo2_assets.sources.progress import Progress
+from training_backend.data.fingerprint import file_sha256, fingerprint, short
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DATA_SUFFIXES = (".parquet", ".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".tsv")
 _DOWNLOADS = 4
+_BUSY = (408, 429, 500, 502, 503, 504)
+WAITS = (1.0, 2.0, 4.0)
+"""Seconds before a question that met a busy Hub is asked again, where the answer's Retry-After does not say. The client waits like
+this for listings and files, but not for the facts of a repository."""
+_LONGEST_WAIT = 60.0
 
 
 def identity(spec: DatasetSpec) -> dict[str, Any]:
@@ -53,32 +61,37 @@ def head_revision(spec: DatasetSpec) -> str:
     pinned = spec.source.revision
     branch = None if pinned is None or _COMMIT.fullmatch(pinned) else pinned
     with _one_sentence(spec):
-        return _commit(_api().dataset_info(_repo(spec), revision=branch), spec)
+        return _commit(_info(_api(), _repo(spec), branch), spec)
 
 
-def fetch_hub(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> FetchResult:
+def fetch_hub(spec: DatasetSpec, dest: Path, log: Callable[[str], None], downloads: Path | None = None) -> FetchResult:
     """Download the files of one commit into `dest`, under their names in the repository, and check each against the Hub's listing.
 
-    Files: `source.files` patterns; else those that the dataset card lists for `config` and `split`; else the usual names. Call
-    again with the same `dest` after an interruption: what is complete is kept. Raises SourceUnavailable or SourceError.
+    Files: `source.files` patterns; else those that the dataset card lists for `config` and `split`; else the usual names. They
+    arrive in `downloads` (default: `dest` itself): call again with the same folder after an interruption and what is complete is
+    kept. Raises SourceUnavailable or SourceError.
     """
     repo = _repo(spec)
     with _one_sentence(spec):
         api = _api()
-        info = api.dataset_info(repo, revision=spec.source.revision)
+        info = _info(api, repo, spec.source.revision)
         commit = _commit(info, spec)
         listing = _listing(api, repo, commit)
     chosen = _choose(spec, info, listing)
     total = sum(file.size for file in chosen)
     log(f"{repo} at {commit[:12]}: {len(chosen)} files, {total} bytes")
 
-    def download(file: RepoFile) -> None:
-        _download(repo, commit, file, dest)
-
-    with _one_sentence(spec), ThreadPoolExecutor(_DOWNLOADS) as pool:
-        for _ in pool.map(download, chosen):
-            pass
-    shutil.rmtree(dest / ".cache", ignore_errors=True)  # the client's own book-keeping of this folder
+    with arriving(downloads, dest, short(fingerprint([identity(spec), commit])), log) as folder:
+        with Progress(spec.name, total, "B", log) as progress, _one_sentence(spec), ThreadPoolExecutor(_DOWNLOADS) as pool:
+            counting = _counting(progress)
+            tasks = [pool.submit(_download, repo, commit, file, folder, counting) for file in chosen]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # what has not begun need not: the set will not be complete
+                raise
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own book-keeping of this folder
     facts = {
         "repo": repo,
         "commit": commit,
@@ -92,10 +105,39 @@ def fetch_hub(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> Fetc
 
 def _api() -> HfApi:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+
+
+def _info(api: HfApi, repo: str, revision: str | None) -> DatasetInfo:
+    """Facts of a repository; a busy Hub is asked again after the time that it names."""
+    from huggingface_hub import errors
+
+    for wait in WAITS:
+        try:
+            return api.dataset_info(repo, revision=revision)
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code not in _BUSY:
+                raise
+            named = error.response.headers.get("Retry-After", "")
+            time.sleep(min(float(named), _LONGEST_WAIT) if named.isdigit() else wait)
+    return api.dataset_info(repo, revision=revision)
+
+
+def _counting(progress: Progress) -> Any:
+    """A class in the shape of the client's own bars, which adds the bytes that it is told of to one progress."""
+    from tqdm import tqdm
+
+    class Counting(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})
+            progress.add(options.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            progress.add(int(n or 0))
+            return None
+
+    return Counting
 
 
 def _repo(spec: DatasetSpec) -> str:
@@ -173,7 +215,7 @@ def _card_patterns(configs: Iterable[Any], config: str | None, split: str | None
                 yield from [paths] if isinstance(paths, str) else paths
 
 
-def _download(repo: str, commit: str, file: RepoFile, dest: Path) -> None:
+def _download(repo: str, commit: str, file: RepoFile, dest: Path, counting: Any) -> None:
     """One file, checked; a broken one is fetched once more from the start."""
     from huggingface_hub import hf_hub_download
 
@@ -188,6 +230,7 @@ def _download(repo: str, commit: str, file: RepoFile, dest: Path) -> None:
                 local_dir=dest,
                 endpoint=os.environ.get("HF_ENDPOINT"),
                 force_download=attempt > 0,
+                tqdm_class=counting,
             )
         if _is_right(path, file):
             return
@@ -248,12 +291,13 @@ def _translate(error: BaseException, spec: DatasetSpec) -> SourceError | None:
         status = error.response.status_code
         if status in (401, 403):
             return SourceUnavailable(f"The Hub refused {repo} ({status}).", f"Sign in with `hf auth login`; see {page}.")
-        return SourceUnavailable(f"The Hub answered {status} for {repo}.", "Try again later.")
+        return SourceUnavailable(f"The Hub answered {status} for {repo}.", "Try again later.", passing=status in _BUSY)
     broken_off = isinstance(error, OSError) and error.errno is None  # the client's own check of sizes
     transport = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
     if transport or broken_off or isinstance(error, ConnectionError | errors.EntryNotFoundError):
         return SourceUnavailable(
             f"{repo} could not be downloaded: the Hub cannot be reached, or broke off.",
             "Check the connection and HF_ENDPOINT, then try again; what is complete is kept.",
+            passing=True,
         )
     return None
