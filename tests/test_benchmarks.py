@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as frame
-from benchmarks import definitions, encode, generate_cpu, length_model, mixture, packing, peers, step_cpu, steps
+from benchmarks import definitions, encode, generate_cpu, length_model, mixture, packing, peers, step_cpu, steps, validate, video
 from benchmarks.pool import pool_knapsack
 from benchmarks.report import Report
 from benchmarks.token_packers import greedy_knapsack
@@ -111,6 +111,35 @@ def test_definitions_measures_a_fresh_interpreter_and_refuses_heavy_imports(monk
     monkeypatch.setattr(definitions, "HEAVY", ("dagster",))
     with pytest.raises(SystemExit, match=r"imported what it must not: .*dagster"):
         definitions.run(found)
+
+
+def test_definitions_observes_and_runs_again_what_is_on_the_hub():
+    found = arguments(definitions, "--profile", "demo", "--repeats", "1", "--graph", "release", "--datasets", "3")
+    facts = definitions.run(found).facts
+    assert (facts["sets on the hub"], facts["steps"]) == (3, 9)
+    assert facts["observe seconds"] > 0
+    assert facts["no-op seconds"] > 0
+
+
+def test_validate_measures_the_real_engine_beside_pydantic():
+    pytest.importorskip("pydantic", reason="the peer")
+    report = validate.run(arguments(validate, "--rows", "3000", "--adapter-rows", "400"))
+    facts = report.facts
+    assert facts["rows_per_s"] > 0
+    assert facts["pydantic_rows_per_s"] > 0
+    assert facts["adapter_rows_per_s"] > 0
+    assert 0 < facts["peak_mb"] < 1024
+    assert 0 < facts["pandera share"] < 1
+    assert report.ratio is not None
+    assert facts["typed_dict_ratio"] > 0
+
+
+def test_video_measures_every_reader_that_can_be_loaded():
+    report = video.run(arguments(video, "--seconds", "2", "--height", "120", "--repeats", "1"))
+    names = {row["reader"] for row in report.rows}
+    assert {"pyav", "bare ffmpeg"} <= names
+    assert names - {"bare ffmpeg", "ffmpeg program"} | set(report.facts["cannot be loaded"]) == {"pyav", "torchcodec", "decord"}
+    assert all(row["sampled frames per s"] > 0 for row in report.rows)
 
 
 def test_packing_measures_materialised_sequences(tmp_path, monkeypatch):

@@ -50,17 +50,11 @@ def _row(home: Home, spec: DatasetSpec) -> dict[str, Any]:
 
 
 def state_of(home: Home, spec: DatasetSpec) -> str:
-    """State of validated/<set>, with the layer that is furthest where it was never made."""
+    """State of validated/<set>."""
     if spec.adapter is None:
         return "no adapter yet"
     manifest = _current(home, "validated", spec)
-    if manifest is not None:
-        return manifest.state
-    for layer in ("media", "raw"):
-        below = _current(home, layer, spec)
-        if below is not None:
-            return f"{layer} {below.state}"
-    return _NOT_YET
+    return manifest.state if manifest is not None else _NOT_YET
 
 
 def _current(home: Home, layer: str, spec: DatasetSpec) -> Manifest | None:

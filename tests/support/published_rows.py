@@ -204,6 +204,14 @@ LAYOUTS: dict[str, Layout] = {
         (), "text", "text_sft",
     ),
     "question_answer_lines": Layout({"question": "What is 2 + 2?", "answer": "2 + 2 = 4\n#### 4"}, (), "text", "text_sft"),
+    "molmo2_examples": Layout(
+        {"id": "own/1", "schema": "molmo2/1", "task": "image_pointing", "source": {"file": "data.jsonl", "row": 4},
+         "media": [{"id": "m0", "kind": "image", "uri": "https://pictures.invalid/a.png", "sha256": "1" * 64, "width": 200,
+                    "height": 100}],
+         "branches": [{"id": "boat", "style": "pointing", "turns": [{"role": "assistant", "parts": [
+             {"type": "points", "label": "boat", "points": [{"x": 0.25, "y": 0.5, "id": 0}]}]}]}]},
+        (_PICTURE,), "image_pointing", "pointing",
+    ),
     "annotated_images": Layout(
         {"path": "a.png", "width": 200, "height": 100, "caption": "Two boats.", "qa": [{"question": "Colour?", "answer": "Red"}],
          "counts": [{"label": "boat", "count": 2, "all_pointed": True}, {"label": "wave", "count": 9, "all_pointed": False}],

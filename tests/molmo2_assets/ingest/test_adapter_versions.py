@@ -36,6 +36,7 @@ GOLDEN: dict[tuple[str, int], str] = {
     ("question_answer_lines", 2): "7605d89cf789",
     ("annotated_images", 1): "77b065c7c7ff",
     ("labelled_clips", 1): "c3169a0060f7",
+    ("molmo2_examples", 1): "a66030f69cc7",
     ("narrated_videos", 1): "e35f8a983454",
     ("image_questions", 1): "b743b883b9e1",
     ("video_questions", 1): "fcf5863ea139",
