@@ -37,9 +37,11 @@ Metadata = dict[str, Any]
 
 
 class StepConfig(dg.Config):
-    """Launchpad options of every asset. `force`: build again although the recipe has a complete version."""
+    """Launchpad options of every asset. `force`: build again although the recipe has a complete version. `over_budget`: train
+    although the plan needs more GPU hours than the profile's `max_gpu_hours`."""
 
     force: bool = False
+    over_budget: bool = False
 
 
 @dataclass(frozen=True)

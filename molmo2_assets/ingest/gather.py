@@ -17,11 +17,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from molmo2_assets.ingest.adapters import Piece
+from molmo2_assets.ingest.adapters import Piece, adapter_of
 from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, verdicts
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
-from molmo2_assets.ingest.rows import BadRow, RawRow, read_rows
+from molmo2_assets.ingest.rows import BadRow, RawRow
+from molmo2_assets.ingest.tables import rows_of
 from training_backend.data.example import SCHEMA, Branch, Example, Media, Source, Text
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def contradictions(keys: NDArray[np.uint8], about: NDArray[np.uint8], said: NDAr
 class Gathered:
     """Accepted pieces of a set, on disk until the last row is read. Use as a context manager: the file goes with it."""
 
-    def __init__(self, path: Path, spec: DatasetSpec, files: Sequence[Path], raw: Path, columns: tuple[str, ...]) -> None:
-        self.path, self.spec, self.raw, self.columns = path, spec, raw, columns
+    def __init__(self, path: Path, spec: DatasetSpec, files: Sequence[Path], raw: Path) -> None:
+        self.path, self.spec, self.raw = path, spec, raw
         self.rows = 0
         self._files = {file.relative_to(raw).as_posix(): number for number, file in enumerate(files)}
         self._paths = list(files)
@@ -153,7 +154,8 @@ class Gathered:
             if not wanted:
                 continue
             last = max(wanted)
-            for row in read_rows(path, self.raw, self.columns):
+            adapter, context = adapter_of(self.spec)
+            for row in rows_of(self.spec, path, self.raw, adapter.needs(context), adapter.optional):
                 if row.row in wanted:
                     self.set_aside(row, *wanted[row.row])
                 if row.row >= last:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.ingest.adapters import Context, Piece, find_adapter
+from molmo2_assets.ingest.adapters import Piece, adapter_of
 from molmo2_assets.ingest.contracts import FACTS, Facts, verdicts
 from molmo2_assets.ingest.media_table import read_media
 from molmo2_assets.ingest.quarantine import Quarantined
 from molmo2_assets.ingest.reasons import RowFault
-from molmo2_assets.ingest.rows import BadRow, RawRow, read_rows
+from molmo2_assets.ingest.rows import BadRow, RawRow
+from molmo2_assets.ingest.tables import rows_of
 from molmo2_assets.ingest.validate import read_row
 
 if TYPE_CHECKING:
@@ -56,15 +57,14 @@ class _Judged:
 
 def replay(spec: DatasetSpec, raw: Path, media: Path, aside: Sequence[Quarantined]) -> list[Replayed]:
     """Judge the rows of a quarantine again, one by one; `raw` and `media` are the folders of the assets to read them from."""
-    adapter = find_adapter(spec.adapter or "")
-    context = Context(spec.style or spec.task, spec.task, spec.adapter_params)
+    adapter, context = adapter_of(spec)
     table, judged = read_media(media), _Judged()
     seen: set[tuple[str, int]] = set()
     for file in sorted({item.file for item in aside}):
         wanted = {item.row for item in aside if item.file == file}
         if not (raw / file).is_file():
             continue
-        for row in read_rows(raw / file, raw, adapter.columns):
+        for row in rows_of(spec, raw / file, raw, adapter.needs(context), adapter.optional):
             if row.row in wanted:
                 seen.add((file, row.row))
                 read_row(row, adapter, context, table, judged)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from molmo2_assets.ingest.adapters import Adapter, Context, Piece, canonical, find_adapter
+from molmo2_assets.ingest.adapters import Adapter, Context, Piece, adapter_of, canonical
 from molmo2_assets.ingest.contracts import Facts, facts_of
 from molmo2_assets.ingest.gather import Gathered, Sketch, contradictions
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, by_reason, write_quarantine
-from molmo2_assets.ingest.reasons import RowFault
-from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files, read_rows
+from molmo2_assets.ingest.reasons import LEFT_OUT, RowFault
+from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
+from molmo2_assets.ingest.tables import rows_of
 from molmo2_assets.sources.progress import Progress
 from training_backend.data.example import Example
 from training_backend.data.store import RowStore, RowWriter, StoreInfo
@@ -50,8 +51,7 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
     Equal inputs give equal bytes. Memory does not grow with the rows, but for about a hundred bytes of each: what they say waits on
     disk. Raises ValueError where a whole file does not have the published layout.
     """
-    adapter = find_adapter(spec.adapter or "")
-    context = Context(spec.style or spec.task, spec.task, spec.adapter_params)
+    adapter, context = adapter_of(spec)
     files = annotation_files(raw, spec.source.patterns)
     if not files:
         wanted = list(spec.source.patterns) or "a known type"
@@ -59,10 +59,10 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
     with Progress(f"{spec.name}, validating", None, "rows", log) as progress:
         if adapter.name == canonical.NAME:
             return _examples(spec, context, files, raw, media, dest, progress)
-        with Gathered(dest / ".pieces", spec, files, raw, adapter.columns) as work:
+        with Gathered(dest / ".pieces", spec, files, raw) as work:
             table = read_media(media)
             for path in files:
-                for row in read_rows(path, raw, adapter.columns):
+                for row in rows_of(spec, path, raw, adapter.needs(context), adapter.optional):
                     work.rows += 1
                     read_row(row, adapter, context, table, work)
                     progress.add()
@@ -86,7 +86,8 @@ def _publish(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined],
 
 def _verdict(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined]) -> tuple[dict[str, Any], bool]:
     """The quarantine written, the share that is in it, and whether that is more than the entry allows."""
-    share = len(aside) / rows if rows else 0.0
+    left_out = sum(row.reason in LEFT_OUT for row in aside)
+    share = (len(aside) - left_out) / (rows - left_out) if rows > left_out else 0.0
     write_quarantine(dest, aside)
     return {"bad_fraction": round(share, 6), "max_bad_fraction": spec.max_bad_fraction}, share > spec.max_bad_fraction
 

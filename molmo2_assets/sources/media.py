@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.ingest.adapters import Context, Reference, find_adapter
+from molmo2_assets.ingest.adapters import Reference, adapter_of
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
-from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files, read_rows
+from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
+from molmo2_assets.ingest.tables import rows_of
 from molmo2_assets.sources.links import Ledger, Link
+from molmo2_assets.sources.places import file_of
 from molmo2_assets.sources.progress import Progress
 from molmo2_assets.sources.web import Web, WebFault
 from training_backend.data.fingerprint import fingerprint, short
@@ -60,13 +62,12 @@ def collect_media(
 
     Media at `urls` are downloaded, several at a time and a few a host; what was had before is not asked for again.
     """
-    adapter = find_adapter(spec.adapter or "")
-    context = Context(spec.style or spec.task, spec.task, spec.adapter_params)
+    adapter, context = adapter_of(spec)
     records: dict[str, MediaRecord] = {}
     wanted: dict[str, Reference] = {}
     with Progress(f"{spec.name}, collecting", None, "media", log) as progress:
         for path in annotation_files(raw, spec.source.patterns):
-            for row in read_rows(path, raw, adapter.columns):
+            for row in rows_of(spec, path, raw):  # the validator names columns that are missing
                 if isinstance(row, BadRow):
                     continue
                 try:
@@ -103,7 +104,7 @@ def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache:
 
     def store() -> str:
         if spec.media.kind != "embedded":
-            return cache.add_file(_resolve(spec, row, reference, raw))
+            return cache.add_file(file_of(spec.media, row, reference, raw))
         if not reference.data:
             raise MediaFault("missing", "the row holds no bytes")
         return cache.add_bytes(reference.data)
@@ -193,27 +194,3 @@ def _probe(path: Path, limits: Limits, kind: MediaKind) -> MediaFacts:
         raise
     except Exception as error:
         raise MediaFault("decode", f"{type(error).__name__}: {error}") from error
-
-
-def _resolve(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path) -> Path:
-    """The file of a medium inside the raw folder. Raises MediaFault where it is missing or would lie elsewhere."""
-    if spec.media.layout:
-        try:
-            relative = spec.media.layout.format(**row.data)
-        except (KeyError, IndexError, AttributeError, TypeError) as error:
-            raise MediaFault("missing", f"the row lacks what {spec.media.layout!r} names: {error}") from None
-    else:
-        relative = f"media/{reference.uri.rsplit('/', 1)[-1]}"
-    path = raw / relative
-    if ".." in Path(relative).parts or Path(relative).is_absolute():
-        raise MediaFault("escapes", f"{relative} leaves its folder")
-    try:
-        if path.is_symlink() or not path.resolve().is_relative_to(raw.resolve()):
-            raise MediaFault("escapes", f"{relative} leaves its folder")
-        if path.is_file():
-            return path
-    except MediaFault:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, links in a circle
-        raise MediaFault("missing", f"{relative[:80]!r} is no file: {error}") from None
-    raise MediaFault("missing", f"{relative} is not there")

@@ -1,4 +1,4 @@
-"""A local server that speaks the part of the Hub's protocol that the true client uses for datasets, over loopback.
+"""A local server that speaks the part of the Hub's protocol that the true client uses for datasets and models, over loopback.
 
 Repositories are dicts of commits; files are plain bytes. Listings come in pages of `page` entries; with `elsewhere`, large files
 are answered by a redirect to where their bytes are stored, as the true Hub does. Trouble is set on the server object: gated or
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -89,8 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
                 found[file] for found in (r.commits.get(commit, {}) for r in self.hub.repositories.values()) if file in found
             )
             return self._file(file, self.hub.served.get(file, data), commit, body)
-        api = path.startswith("/api/datasets/")
-        rest = path.removeprefix("/api/datasets/" if api else "/datasets/").split("/")
+        api = path.startswith("/api/")
+        rest = re.sub("^/(api/)?(datasets/|models/)?", "", path).split("/")
         name, action = "/".join(rest[:2]), rest[2:]
         repository = self.hub.repositories.get(name)
         if repository is None:

@@ -12,7 +12,7 @@ from molmo2_assets.graph.datasets import dataset_assets
 from molmo2_assets.graph.hub import hub_definitions
 from molmo2_assets.home import Home
 from molmo2_assets.profile import DatasetSpec, SourceSpec, load_profile
-from molmo2_assets.sources import hub as hub_source
+from molmo2_assets.sources import hub_client
 from tests.support.hub_server import HubServer, serve_hub
 
 REPO = "allenai/lines"
@@ -23,7 +23,7 @@ ROWS = b'{"question": "1?", "answer": "1"}\n{"question": "2?", "answer": "2"}\n'
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setattr(hub_source, "WAITS", ())
+        monkeypatch.setattr(hub_client, "WAITS", ())
         server.add(REPO, {"rows.jsonl": ROWS})
         yield server
 

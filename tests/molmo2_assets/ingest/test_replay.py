@@ -33,7 +33,7 @@ def test_each_row_is_judged_by_what_holds_now(tmp_path: Path, monkeypatch: pytes
     ]  # fmt: skip
     (media / "late.png").write_bytes(picture_bytes(2))
     collect_media(SPEC, done.raw, MediaCache(tmp_path / "cache"), tmp_path / "media", quiet)
-    monkeypatch.setattr(contracts, "MAX_TEXT", 70_000)
+    monkeypatch.setitem(contracts._RANGE, "max_text", ("text_too_long", None, 70_000))
     contracts._contract.cache_clear()
     try:
         found = replay(SPEC, done.raw, tmp_path / "media", done.aside)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from molmo2_assets.sources import SourceError, SourceUnavailable, fetch, source_identity
-from molmo2_assets.sources import hub as hub_source
+from molmo2_assets.sources import SourceError, SourceUnavailable, fetch, hub_client, source_identity
 from molmo2_assets.sources.hub import head_revision
 from tests.support.hub_server import HubServer, serve_hub
 from tests.support.shell import ROOT
@@ -28,7 +27,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", "hf_" + "secret" * 6)
-        monkeypatch.setattr(hub_source, "WAITS", (0.01, 0.01))
+        monkeypatch.setattr(hub_client, "WAITS", (0.01, 0.01))
         server.add(REPO, FILES, license="odc-by")
         yield server
 
