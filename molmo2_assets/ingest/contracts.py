@@ -44,13 +44,24 @@ def facts_of(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
     """Flat facts of what one row says, in the order of FACTS: numbers and booleans, never null."""
     if len(branches) == 1 and len(turns := branches[0].turns) == 1 and len(parts := turns[0].parts) == 1 and len(media) == 1:
         part = parts[0]  # the commonest row by far: one picture, one answer in points, nothing wrong with it
-        if type(part) is Points and part.label.isprintable() and part.label.strip() and not media[0].subtitles:
+        if (
+            type(part) is Points
+            and len(part.label) <= MAX_TEXT
+            and part.label.isprintable()
+            and part.label.strip()
+            and not media[0].subtitles
+        ):
             for point in part.points:
                 if point.image or not (0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0):
                     break
             else:
-                return (1, turns[0].role == "assistant", 1, len(part.label), *_PLAIN)
+                return _plain(turns[0].role == "assistant", len(part.label))
     return _gathered(branches, media)
+
+
+@functools.cache
+def _plain(answers: bool, length: int) -> Facts:
+    return (1, answers, 1, length, *_PLAIN)
 
 
 _PLAIN = (False, True, 0.5, 0.5, 0.5, 0.5, 0.0, -1.0, True, True, 2, True, True, True, 1, True, 0)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from molmo2_assets.ingest.adapters import Piece
+from molmo2_assets.ingest.adapters import Piece, adapter_of
 from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, verdicts
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
@@ -154,7 +154,8 @@ class Gathered:
             if not wanted:
                 continue
             last = max(wanted)
-            for row in rows_of(self.spec, path, self.raw):
+            adapter, context = adapter_of(self.spec)
+            for row in rows_of(self.spec, path, self.raw, adapter.needs(context), adapter.optional):
                 if row.row in wanted:
                     self.set_aside(row, *wanted[row.row])
                 if row.row >= last:

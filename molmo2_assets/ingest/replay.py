@@ -64,7 +64,7 @@ def replay(spec: DatasetSpec, raw: Path, media: Path, aside: Sequence[Quarantine
         wanted = {item.row for item in aside if item.file == file}
         if not (raw / file).is_file():
             continue
-        for row in rows_of(spec, raw / file, raw):
+        for row in rows_of(spec, raw / file, raw, adapter.needs(context), adapter.optional):
             if row.row in wanted:
                 seen.add((file, row.row))
                 read_row(row, adapter, context, table, judged)

@@ -169,6 +169,7 @@ def read_json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes | None, int]]:
+    """See `lines_between`, of a whole file."""
     return lines_between(path, 0, path.stat().st_size)
 
 

@@ -291,14 +291,7 @@ def seal(example: Example) -> tuple[bytes, RowHashes]:
     media = encode([_media_identity(item) for item in example.media])
     branches = encode(example.branches)
     meta = encode(example.meta) if example.meta else b"{}"
-    words: list[Any] = []
-    grounding: list[Any] = []
-    for branch in example.branches:
-        words.append((branch.id, branch.style, branch.weight))
-        for turn in branch.turns:
-            words.append(turn.role)
-            for part in turn.parts:
-                (words if isinstance(part, _WORDS) else grounding).append(part)
+    words, grounding = _both_sides(example.branches)
     pieces = (name, example.schema.encode(), example.task.encode(), media, branches)
     row = blake2b(b"".join(map(_framed, pieces)), digest_size=16).digest()
     line = b"".join(
@@ -329,7 +322,7 @@ class Sealer:
     def __init__(self, look: Callable[[tuple[Media, ...]], float]) -> None:
         self._look = look
         self._media: dict[bytes, tuple[bytes, bytes, float]] = {}
-        self._words: dict[tuple[Any, ...], bytes] = {}
+        self._words: dict[tuple[Any, ...], tuple[bytes, int]] = {}
 
     def seal(self, example: Example, line: bytes, source: bytes) -> tuple[bytes, bytes, float] | None:
         """The line with `source` (canonical JSON) in its source's place; id_hash, row_hash, text, grounding, media and meta hash
@@ -353,33 +346,40 @@ class Sealer:
         name = example.id.encode()
         text, grounding = self._sides(example.branches, branches)
         head = _HEADS.get((example.schema, example.task)) or _framed(example.schema.encode()) + _framed(example.task.encode())
-        row = blake2b(b"".join((_framed(name), head, media, _length(len(branches)), branches)), digest_size=16).digest()
+        row = blake2b(b"".join((_length(len(name)), name, head, media, _length(len(branches)), branches)), digest_size=16).digest()
         hashes = b"".join((blake2b(name, digest_size=16).digest(), row, text, grounding, media_digest, _NO_META))
         return b"".join((line[: middle + 10], source, line[begin:])), hashes, said
 
     def _sides(self, branches: tuple[Branch, ...], written: bytes) -> tuple[bytes, bytes]:
-        words: list[Any] = []
-        grounding: list[Any] = []
-        for branch in branches:
-            words.append((branch.id, branch.style, branch.weight))
-            for turn in branch.turns:
-                words.append(turn.role)
-                for part in turn.parts:
-                    (words if isinstance(part, _WORDS) else grounding).append(part)
-        if len(words) > 2 or not grounding:
-            return blake2b(_ENCODER.encode(words), digest_size=8).digest(), blake2b(
-                _ENCODER.encode(grounding), digest_size=8
-            ).digest()
-        # One turn of one branch, all of it grounding: the parts stand in the line as they are hashed.
-        end = b'}],"weight":' + _ENCODER.encode(branches[0].weight) + b"}]"
-        start = written.index(b',"parts":[') + 9
-        key = tuple(words)
-        text = self._words.get(key)
-        if text is None:
-            if len(self._words) > _REMEMBERED:
-                self._words.clear()
-            text = self._words[key] = blake2b(_ENCODER.encode(words), digest_size=8).digest()
-        return text, blake2b(written[start : -len(end)], digest_size=8).digest()
+        """Hashes of the words and of the grounding."""
+        first = branches[0] if len(branches) == 1 and len(branches[0].turns) == 1 else None
+        if first is not None and len(parts := first.turns[0].parts) == 1 and not isinstance(parts[0], _WORDS):
+            # The only part of the only turn stands in the line as it is hashed.
+            key = (first.id, first.style, first.weight, first.turns[0].role)
+            known = self._words.get(key)
+            if known is None:
+                if len(self._words) > _REMEMBERED:
+                    self._words.clear()
+                tail = b'}],"weight":' + _ENCODER.encode(first.weight) + b"}]"
+                said = blake2b(_ENCODER.encode([key[:3], key[3]]), digest_size=8).digest()
+                known = self._words[key] = (said, -len(tail))
+            start = written.index(b',"parts":[') + 9
+            return known[0], blake2b(written[start : known[1]], digest_size=8).digest()
+        words, grounding = _both_sides(branches)
+        return blake2b(_ENCODER.encode(words), digest_size=8).digest(), blake2b(_ENCODER.encode(grounding), digest_size=8).digest()
+
+
+def _both_sides(branches: tuple[Branch, ...]) -> tuple[list[Any], list[Any]]:
+    """What is said in words, with who says it, and what is pointed at."""
+    words: list[Any] = []
+    grounding: list[Any] = []
+    for branch in branches:
+        words.append((branch.id, branch.style, branch.weight))
+        for turn in branch.turns:
+            words.append(turn.role)
+            for part in turn.parts:
+                (words if isinstance(part, _WORDS) else grounding).append(part)
+    return words, grounding
 
 
 def content_version(row_hashes: Sequence[bytes] | bytes | bytearray) -> str:

@@ -78,9 +78,9 @@ class RowColumns:
         numbers["file"].append(file)
         numbers["row"].append(row)
 
-    def extend(self, hashes: list[bytes], offsets: list[int], lengths: list[int], task: str, rows: list[int]) -> None:
+    def extend(self, hashes: bytearray, offsets: array[int], lengths: array[int], task: str, rows: array[int]) -> None:
         """Many rows of one task and of source file 0; `hashes` as `Sealer.seal` gives them."""
-        table = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, sum(_DIGESTS.values()))
+        table = np.frombuffer(bytes(hashes), np.uint8).reshape(-1, sum(_DIGESTS.values()))
         begin = 0
         for name, width in _DIGESTS.items():
             self.digests[name] += table[:, begin : begin + width].tobytes()

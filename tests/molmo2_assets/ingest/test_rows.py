@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -251,3 +252,20 @@ def test_annotation_files_are_those_of_known_types_outside_media_folders(tmp_pat
     assert names("*.csv", "b/*.parquet") == ["b/train.parquet", "c.csv"]
     assert names("media/*.json") == ["media/notes.json"]
     assert names("README.md") == []
+
+
+@pytest.mark.slow
+def test_a_line_of_two_gigabytes_is_set_aside_unread(tmp_path: Path) -> None:
+    """Sparse on disk; in memory never more than a few times the limit of a line."""
+    path = tmp_path / "rows.jsonl"
+    good = b'{"a": 1}\n'
+    with path.open("wb") as stream:
+        stream.write(good)
+        stream.seek(2 << 30, 1)
+        stream.write(b"\n" + good)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = list(read_rows(path, tmp_path, ()))
+    assert [type(row) for row in found] == [RawRow, BadRow, RawRow]
+    assert isinstance(found[1], BadRow)
+    assert (found[1].fault.reason, found[1].length) == ("line_too_long", (2 << 30) + 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10
