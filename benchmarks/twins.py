@@ -35,7 +35,8 @@ def twins(config: ModelConfig) -> tuple[Molmo2, Any]:
 
 def take_turns(ways: Mapping[str, Callable[[], Answer]], repeats: int) -> tuple[dict[str, float], dict[str, Answer]]:
     """Best seconds of each way, and what it gave first. The first turn warms up and is not measured."""
-    best, first = dict.fromkeys(ways, float("inf")), {}
+    best = dict.fromkeys(ways, float("inf"))
+    first: dict[str, Answer] = {}
     for turn in range(1 + repeats):
         for name, way in ways.items():
             started = time.perf_counter()
