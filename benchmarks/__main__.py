@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("definitions", "encode", "generate_cpu", "mixture", "packing", "step_cpu", "steps")
+NAMES = ("definitions", "encode", "generate_cpu", "mixture", "packing", "step_cpu", "steps", "validate", "video")
 ALIASES = {"pack": "packing"}
 
 

@@ -2,6 +2,10 @@
 
 A row a profile: the best of several fresh processes, wall seconds from the interpreter's start; `heavy` lists modules of the
 forbidden list that were imported, and ends the run with an error if there are any. Beside it, in the same run, `import dagster`.
+
+With `--graph` also, in one process against a hub on this machine that knows every repository of the profile and opens none:
+`observe seconds`, the job that observes all sets, and `no-op seconds`, a second run over raw, media and validated of all sets on
+the Hub, in which nothing changes (closed sets are asked for again, everything else is a hit).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -42,6 +47,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Which profiles, how often."""
     parser.add_argument("--profile", action="append", help="may be repeated; default every profile of the catalogue")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--graph", metavar="PROFILE", nargs="?", const="release", help="observe and re-run this profile's sets")
+    parser.add_argument("--datasets", type=int, help="only the first so many of its sets")
 
 
 def profiles() -> list[str]:
@@ -60,7 +67,53 @@ def run(arguments: argparse.Namespace) -> Report:
     dirty = {str(row["profile"]): str(row["heavy"]) for row in rows[1:] if row["heavy"] != "-"}
     if dirty:
         raise SystemExit(f"loading definitions imported what it must not: {dirty}")
-    return Report("definitions", rows, {"repeats": arguments.repeats, "looked for": ", ".join(HEAVY)})
+    facts: dict[str, object] = {"repeats": arguments.repeats, "looked for": ", ".join(HEAVY)}
+    if arguments.graph:
+        facts |= _graph(arguments.graph, arguments.datasets)
+    return Report("definitions", rows, facts)
+
+
+def _graph(name: str, most: int | None) -> dict[str, object]:
+    """Seconds of observing, and of a run in which nothing changes."""
+    import dagster as dg
+
+    from molmo2_assets.graph.datasets import dataset_assets
+    from molmo2_assets.graph.hub import hub_definitions
+    from molmo2_assets.home import Home
+    from molmo2_assets.profile import load_profile
+    from tests.support.hub_server import serve_hub
+
+    profile = load_profile(name)
+    specs = [spec for spec in profile.datasets.values() if spec.source.kind == "hub"][:most]
+    with tempfile.TemporaryDirectory() as folder, serve_hub() as hub, dg.instance_for_test() as instance:
+        for spec in specs:
+            hub.add(str(spec.source.repo), {"README.md": b"#"})
+        before = os.environ.get("HF_ENDPOINT")
+        os.environ["HF_ENDPOINT"] = hub.url
+        try:
+            job = hub_definitions(specs).resolve_job_def("observe_hub_job")
+            started = time.perf_counter()
+            seen = job.execute_in_process(instance=instance).get_asset_observation_events()
+            observed = time.perf_counter() - started
+            for repository in hub.repositories.values():
+                repository.refuse = (403, "GatedRepo")
+            assets = [found for spec in specs for found in dataset_assets(Home(Path(folder), name), profile, spec)]
+            spent = []
+            for _ in range(2):
+                started = time.perf_counter()
+                if not dg.materialize(assets, instance=instance).success:
+                    raise SystemExit("a set that cannot be had stopped the run")
+                spent.append(time.perf_counter() - started)
+        finally:
+            os.environ.pop("HF_ENDPOINT")
+            if before is not None:
+                os.environ["HF_ENDPOINT"] = before
+    if len(seen) != len(specs):
+        raise SystemExit(f"{len(seen)} of {len(specs)} sets were observed")
+    return {
+        "graph": name, "sets on the hub": len(specs), "steps": len(assets), "observe seconds": round(observed, 2),
+        "first run seconds": round(spent[0], 2), "no-op seconds": round(spent[1], 2),
+    }  # fmt: skip
 
 
 def _measure(name: str, body: str, repeats: int) -> dict[str, object]:

@@ -16,7 +16,7 @@ from training_backend.data.fingerprint import fingerprint, short
 
 SPEC_SCHEMA = "molmo2-run/1"
 
-Kind = Literal["tokenizer", "plan", "train", "predict", "import", "export"]
+Kind = Literal["tokenizer", "plan", "train", "predict", "import", "export", "preview"]
 State = Literal["absent", "pending", "running", "stopping", "interrupted", "failed", "done"]
 
 

@@ -1,8 +1,8 @@
 """`molmo2`: looking at things, from a shell.
 
 Belongs here: the commands, their arguments, and how a mistake is told: one line, exit code 2. Does not belong here: what a command
-prints (`data.py`, `history.py`, `running.py`, `weights.py`, what they share in `show.py`), or any work; each command calls the room
-that does it, imported when it is asked for.
+prints (`data.py`, `datasets.py`, `history.py`, `running.py`, `weights.py`, what they share in `show.py`), or any work; each
+command calls the room that does it, imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from molmo2_assets.cli import data, history, running, weights
+from molmo2_assets.cli import data, datasets, history, running, weights
 from molmo2_assets.cli.show import UserError, unknown
 from training_backend.api import RunFailed
 
@@ -81,16 +81,24 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
     command("demo", running.demo, "materialise every asset of the profile, then print the scoreboard", listing=False)
     command("profiles", data.profiles, "list profiles")
-    datasets = command("datasets", data.datasets, "list the profile's datasets and their state; or show one")
-    datasets.add_argument("action", nargs="?", choices=["show"], help="show one dataset")
-    datasets.add_argument("name", nargs="?", metavar="DATASET")
-    quarantine = command("quarantine", data.quarantine, "rows of a dataset that were set aside")
-    quarantine.add_argument("action", choices=["show"])
+    sets = command("datasets", datasets.datasets, "list the profile's datasets and their state; or show one")
+    sets.add_argument("action", nargs="?", choices=["show"], help="show one dataset")
+    sets.add_argument("name", nargs="?", metavar="DATASET")
+    sets.add_argument("--all", action="store_true", help="the whole catalogue, not only what the profile uses")
+    quarantine = command("quarantine", data.quarantine, "rows of a dataset that were set aside, and how they would be judged now")
+    quarantine.add_argument("action", choices=["show", "replay"])
     quarantine.add_argument("name", metavar="DATASET")
     quarantine.add_argument("--reason", help="only rows with this reason")
     mixture = command("mixture", data.mixture, "weights of a mixture, before and after it was made")
     mixture.add_argument("action", choices=["show"])
     mixture.add_argument("name", metavar="MIXTURE")
+    preview = command("preview", weights.preview, "a page of encoded examples: what the model sees, reads and learns", listing=True)
+    preview.add_argument("name", metavar="DATASET|MIXTURE|SEQUENCES")
+    preview.add_argument("--stage", help="stage whose recipe encodes them (default: the first that reads them)")
+    preview.add_argument("--count", type=int, metavar="N", help="rows, positions or packs to show (default: 12, of packs 4)")
+    preview.add_argument("--start", type=int, default=0, metavar="N", help="first row, position or pack")
+    preview.add_argument("--out", metavar="FILE", help="where the page goes (default: it stays with its run)")
+    preview.add_argument("--open", action="store_true", help="open it in a browser")
     command("scoreboard", running.scoreboard, "scores of every stage beside their blind baselines")
     runs = command("runs", running.runs, "list runs; follow (attach) or stop one")
     runs.add_argument("action", nargs="?", choices=["attach", "stop"])

@@ -1,6 +1,7 @@
-"""Commands about data: profiles, datasets, what was set aside, weights.
+"""Commands about data: profiles, what was set aside, weights.
 
-Belongs here: what these commands print. Does not belong here: arguments (`__init__.py`), lineage (`history.py`).
+Belongs here: what these commands print. Does not belong here: arguments (`__init__.py`), datasets (`datasets.py`), lineage
+(`history.py`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.cli.show import UserError, known, load, print_json, print_rows
+from molmo2_assets.cli.show import UserError, known, load, print_rows
 
 if TYPE_CHECKING:
-    from molmo2_assets.profile import Profile
+    from molmo2_assets.home import Home
+    from molmo2_assets.ingest.quarantine import Quarantined
+    from molmo2_assets.profile import DatasetSpec, Profile
+    from training_backend.data.manifest import Manifest
 
 
 def profiles(options: Any) -> None:
@@ -33,32 +37,6 @@ def profiles(options: Any) -> None:
     print_rows(options, rows, ("profile", "model", "datasets", "description"))
 
 
-def datasets(options: Any) -> None:
-    """All datasets of the profile with their state, or everything about one."""
-    import msgspec
-
-    profile, home = load(options)
-    if options.action == "show":
-        if not options.name:
-            raise UserError("which dataset? `molmo2 datasets show DATASET`")
-        body = msgspec.to_builtins(profile.datasets[_dataset(profile, options.name)])
-        if options.json:
-            print_json(body)
-            return
-        for key, value in body.items():
-            print(f"{key:>18}  {value if isinstance(value, str) else json.dumps(value)}")
-        return
-    rows = []
-    for name, spec in profile.datasets.items():
-        current = home.store("validated").current(f"validated/{name}")
-        state = current[1].state if current else ("no adapter yet" if spec.adapter is None else "not materialised")
-        counts = current[1].counts if current else {}
-        rows.append({"dataset": name, "task": spec.task, "role": spec.role, "access": spec.access, "state": state,
-                     "rows": counts.get("rows_ok", spec.rows), "set_aside": sum((counts.get("quarantined") or {}).values()) or None,
-                     "licence": spec.licence})  # fmt: skip
-    print_rows(options, rows, ("dataset", "task", "role", "access", "state", "rows", "set_aside", "licence"))
-
-
 def _dataset(profile: Profile, name: str) -> str:
     """`name`, if the profile has it; a dataset of the catalogue that it leaves out is told apart from one that nobody knows."""
     if name not in profile.datasets:
@@ -73,7 +51,7 @@ def _dataset(profile: Profile, name: str) -> str:
 
 
 def quarantine(options: Any) -> None:
-    """Rows of a dataset that were set aside, with file, row and reason."""
+    """Rows of a dataset that were set aside, with file, row and reason; or how each would be judged now."""
     import msgspec
 
     from molmo2_assets.ingest.quarantine import QUARANTINE_FILE, read_quarantine
@@ -89,9 +67,36 @@ def quarantine(options: Any) -> None:
     folder, manifest = current
     if not (folder / QUARANTINE_FILE).is_file():
         raise UserError(f"validated/{name} is {manifest.state}: {manifest.facts.get('reason', 'it holds no rows')}")
-    rows = [msgspec.to_builtins(row) for row in read_quarantine(folder)]
-    rows = [row for row in rows if options.reason in (None, row["reason"])]
+    aside = [row for row in read_quarantine(folder) if options.reason in (None, row.reason)]
+    if options.action == "replay":
+        _replay(options, profile.datasets[name], home, manifest, aside)
+        return
+    rows = [msgspec.to_builtins(row) for row in aside]
     print_rows(options, rows, ("file", "row", "stage", "reason", "field", "detail"), "no row was set aside")
+
+
+def _replay(options: Any, spec: DatasetSpec, home: Home, manifest: Manifest, aside: list[Quarantined]) -> None:
+    """How the rows would be judged now, from the versions of raw and media that they were set aside with."""
+    import msgspec
+
+    from molmo2_assets.ingest.replay import replay
+    from molmo2_assets.lineage.versions import recorded
+
+    folders = []
+    for key in (f"raw/{spec.name}", f"media/{spec.name}"):
+        found = recorded(home.store(key), key, manifest.parents[key])
+        if found is None:
+            raise UserError(
+                f"the version of {key} that these rows came from is no longer on disk: materialise validated/{spec.name}"
+            )
+        folders.append(found[0])
+    rows = [msgspec.to_builtins(row) for row in replay(spec, folders[0], folders[1], aside)]
+    for row in rows:
+        row["now"] = row["now"] or "kept"
+    print_rows(options, rows, ("file", "row", "before", "now", "field", "detail"), "no row was set aside")
+    kept = sum(row["now"] == "kept" for row in rows)
+    if kept and not options.json:
+        print(f"{kept} of {len(rows)} would be kept now: materialise validated/{spec.name} to keep them", file=sys.stderr)
 
 
 def mixture(options: Any) -> None:

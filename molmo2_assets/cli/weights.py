@@ -1,4 +1,4 @@
-"""Commands about weights: import, export, ask.
+"""Commands that are runs of the backend: import, export, ask, preview.
 
 Belongs here: arguments into run specs, following the run, what is printed. Does not belong here: anything that computes; that is a
 run of the backend in a process of its own, as in the graph.
@@ -71,6 +71,32 @@ def export_weights(options: Any) -> None:
     spec = RunSpec(kind="export", identity=identity, inputs=_inputs(found), execution=_how(profile, "export"))
     _put(_run(home, spec), out, manifest=False)
     _say(options, out)
+
+
+def preview(options: Any) -> None:
+    """A static page of encoded examples."""
+    from molmo2_assets.lineage.preview import PAGE_FILE, preview_spec
+
+    profile, home = load(options)
+    if options.count is not None and options.count < 1:
+        raise UserError(f"--count {options.count}: a page shows at least one")
+    if options.start < 0:
+        raise UserError(f"--start {options.start}: numbers begin at 0")
+    out = Path(options.out).resolve() if options.out else None
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise UserError(f"--out {options.out} must name a file in a folder that exists")
+    page = _run(home, preview_spec(profile, home, options.name, options.stage, options.count, options.start)) / PAGE_FILE
+    if out is not None:
+        shutil.copyfile(page, out)
+        page = out
+    if options.json:
+        print_json({"page": str(page)})
+    else:
+        print(page)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
 
 
 def ask(options: Any) -> None:

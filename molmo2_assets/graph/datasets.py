@@ -5,6 +5,7 @@ Belongs here: their recipes, what their pages show. Does not belong here: fetchi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def _medium(spec: DatasetSpec) -> str:
 
 
 def _group(spec: DatasetSpec) -> str:
-    name = f"{spec.family}_{'evaluation' if spec.role == 'eval' else 'data'}"
-    return name.replace("-", "_")
+    """The fold of the graph that a set is in: the entry's own, evaluation sets in one of theirs."""
+    return f"{re.sub(r'[^A-Za-z0-9_]', '_', spec.group)}_sets" if spec.role == "train" else "evaluation_sets"
 
 
 def _tag(text: str) -> str:
@@ -97,7 +98,10 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
         return Built(files_version(entries), counts, {"revision": found.revision, **found.facts})
 
     def show(folder: Path, manifest: Manifest) -> Metadata:
-        page: Metadata = {"files": manifest.counts["files"], "licence": spec.licence, "provenance": spec.provenance}
+        page: Metadata = {
+            "files": manifest.counts["files"], "licence": spec.licence, "provenance": spec.provenance, "access": spec.access,
+            "layout": f"{spec.layout}{f' ({spec.evidence})' if spec.evidence else ''}",
+        }  # fmt: skip
         if manifest.state != "ready":
             page["reason"] = str(manifest.facts["reason"])
             page["what_to_do"] = dg.MetadataValue.md(str(manifest.facts["instructions"]))
@@ -169,6 +173,7 @@ def _validated(home: Home, spec: DatasetSpec) -> Layer:
         return {**_reading(spec), "schema": SCHEMA, "max_bad_fraction": spec.max_bad_fraction}
 
     def build(step: Step) -> Built:
+        from molmo2_assets.ingest.shape import write_shape
         from molmo2_assets.ingest.validate import validate
 
         absent = _absent(step, media)
@@ -187,16 +192,25 @@ def _validated(home: Home, spec: DatasetSpec) -> Layer:
             step.context.log.warning(f"{spec.name} is rejected: {reason}; see `molmo2 quarantine show {spec.name}`")
             return Built("rejected", counts, {"reason": reason, **report.facts}, "rejected")
         pictures.draw_samples(step.folder, home.cache, step.folder / pictures.SAMPLES_PICTURE)
+        pictures.draw_lengths(write_shape(step.folder), step.folder / pictures.LENGTHS_PICTURE)
         return Built(report.data_version, counts, report.facts)
 
     def show(folder: Path, manifest: Manifest) -> Metadata:
+        from molmo2_assets.ingest.shape import read_shape, table_of
+
         if manifest.state != "ready":
             page: Metadata = {"reason": str(manifest.facts["reason"])}
         else:
             page = {
                 "dagster/row_count": int(manifest.counts["examples"]),
-                "samples": pictures.embed(folder / pictures.SAMPLES_PICTURE),
-            }
+                "samples": pictures.embed(folder / pictures.SAMPLES_PICTURE) if spec.media.kind != "none"
+                else pictures.spoken_samples(folder),
+                **pictures.page_of(spec.name),
+            }  # fmt: skip
+            shape = read_shape(folder)
+            if shape is not None:
+                page["styles"] = pictures.table(table_of(shape), ("style", "branches", "share"))
+                page["lengths"] = pictures.embed(folder / pictures.LENGTHS_PICTURE)
         if manifest.counts.get("rows_in"):
             page["rows"] = pictures.row_table(manifest.counts)
             page["bad_fraction"] = float(manifest.facts["bad_fraction"])

@@ -8,10 +8,14 @@ catalogue moves. Does not belong here: the client (`sources/hub.py`).
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 
 from molmo2_assets.profile import DatasetSpec
+
+_AT_ONCE = 8
+"""Questions to the Hub at a time."""
 
 
 def hub_definitions(specs: Sequence[DatasetSpec]) -> dg.Definitions:
@@ -43,10 +47,13 @@ def _observation(by_key: Mapping[dg.AssetKey, DatasetSpec]) -> dg.AssetsDefiniti
         from molmo2_assets.sources.hub import head_revision
         from molmo2_assets.sources.outcome import SourceError
 
-        for key in sorted(context.selected_asset_keys):
+        keys = sorted(context.selected_asset_keys)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            asked = [pool.submit(head_revision, by_key[key]) for key in keys]
+        for key, answer in zip(keys, asked, strict=True):
             spec = by_key[key]
             try:
-                commit = head_revision(spec)
+                commit = answer.result()
             except SourceError as error:
                 context.log.warning(f"{spec.name}: {error}")
                 continue

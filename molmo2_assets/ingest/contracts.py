@@ -10,6 +10,7 @@ found through each error's `check_output`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -28,101 +29,149 @@ _TIME_SLACK = 0.05
 """Seconds by which a time may pass the clip's end, for rounding to one decimal."""
 _CONTROL = {chr(code) for code in range(32)} - {"\n", "\t", "\r"} | {chr(127)}
 
-Facts = dict[str, Any]
-_EMPTY: Facts = {
-    "branches": 0, "roles_ok": True, "min_text": 1, "max_text": 0, "control": False, "points": 0, "finite": True,
+Facts = tuple[Any, ...]
+_EMPTY: dict[str, Any] = {
+    "branches": 0, "roles_ok": True, "min_text": 1, "max_text": 0, "control": False, "finite": True,
     "x_low": 0.5, "x_high": 0.5, "y_low": 0.5, "y_high": 0.5, "t_low": 0.0, "t_over": -1.0, "t_ordered": True,
     "count_ok": True, "options_low": 2, "options_distinct": True, "answer_ok": True, "seen": True, "media": 0, "images_ok": True,
+    "words": 0,
 }  # fmt: skip
+FACTS = tuple(_EMPTY)
+"""Names of the facts, in their order. Of what lies inside the frame or has words, no extreme is kept: the values above stand."""
 
 
 def facts_of(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
-    """Flat facts of what one row says: numbers and booleans, never null."""
-    facts = dict(_EMPTY)
-    facts["branches"], facts["media"] = len(branches), len(media)
-    seconds = media[0].seconds if media else None
+    """Flat facts of what one row says, in the order of FACTS: numbers and booleans, never null."""
+    if len(branches) == 1 and len(turns := branches[0].turns) == 1 and len(parts := turns[0].parts) == 1 and len(media) == 1:
+        part = parts[0]  # the commonest row by far: one picture, one answer in points, nothing wrong with it
+        if type(part) is Points and part.label.isprintable() and part.label.strip() and not media[0].subtitles:
+            for point in part.points:
+                if point.image or not (0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0):
+                    break
+            else:
+                return (1, turns[0].role == "assistant", 1, len(part.label), *_PLAIN)
+    return _gathered(branches, media)
+
+
+_PLAIN = (False, True, 0.5, 0.5, 0.5, 0.5, 0.0, -1.0, True, True, 2, True, True, True, 1, True, 0)
+"""The facts from `control` on, of such a row."""
+
+
+def _gathered(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
+    say = _Said(len(media), media[0].seconds if media else None)
     for item in media:
         for line in item.subtitles:
-            _text(facts, line.text)
+            say.text(line.text)
+    roles_ok = True
     for branch in branches:
-        roles = [turn.role for turn in branch.turns if turn.role != "system"]
-        expected = ["user", "assistant"] * len(roles) if roles[:1] == ["user"] else ["assistant", "user"] * len(roles)
-        facts["roles_ok"] &= bool(roles) and roles[-1] == "assistant" and roles == expected[: len(roles)]
-        for turn in branch.turns:
+        turns = branch.turns
+        if len(turns) == 1:
+            roles_ok &= turns[0].role == "assistant"
+        else:
+            roles = [turn.role for turn in turns if turn.role != "system"]
+            expected = ["user", "assistant"] * len(roles) if roles[:1] == ["user"] else ["assistant", "user"] * len(roles)
+            roles_ok &= bool(roles) and roles[-1] == "assistant" and roles == expected[: len(roles)]
+        for turn in turns:
             if not turn.parts:
-                facts["min_text"] = 0
+                say.min_text = 0
             points: int | None = None
             for part in turn.parts:
-                found = _part(facts, part, len(media), seconds, points)
+                found = say.part(part, points)
                 points = points if found is None else found + (points or 0)
-    return facts
+    return (
+        len(branches), roles_ok, say.min_text, say.max_text, say.control, say.finite, say.x_low, say.x_high, say.y_low, say.y_high,
+        say.t_low, say.t_over, say.t_ordered, say.count_ok, say.options_low, say.options_distinct, say.answer_ok, say.seen,
+        len(media), say.images_ok, say.words,
+    )  # fmt: skip
 
 
-def _part(facts: Facts, part: Any, images: int, seconds: float | None, points_before: int | None) -> int | None:
-    """Fold one part into the facts; returns how many points it holds, None where it is not a part of points.
+class _Said:
+    """Facts of one row while they are gathered."""
 
-    "There are none" is a part of no points: a count beside it must be 0.
-    """
-    if isinstance(part, Text):
-        _text(facts, part.text)
+    __slots__ = (
+        "answer_ok", "control", "count_ok", "finite", "images", "images_ok", "max_text", "min_text", "options_distinct",
+        "options_low", "seconds", "seen", "t_low", "t_ordered", "t_over", "words", "x_high", "x_low", "y_high", "y_low",
+    )  # fmt: skip
+
+    def __init__(self, images: int, seconds: float | None) -> None:
+        self.images, self.seconds = max(images, 1), seconds or 0.0
+        self.min_text, self.max_text, self.words, self.options_low = 1, 0, 0, 2
+        self.control = False
+        self.finite = self.t_ordered = self.count_ok = self.options_distinct = self.answer_ok = self.seen = self.images_ok = True
+        self.x_low = self.x_high = self.y_low = self.y_high = 0.5
+        self.t_low, self.t_over = 0.0, -1.0
+
+    def part(self, part: Any, points_before: int | None) -> int | None:
+        """Fold one part in; returns how many points it holds, None where it is not a part of points.
+
+        "There are none" is a part of no points: a count beside it must be 0.
+        """
+        kind = type(part)
+        if kind is Points:
+            self.text(part.label)
+            images = self.images
+            for point in part.points:
+                x, y = point.x, point.y
+                if not (0.0 <= x <= 1.0 and 0.0 <= y <= 1.0):
+                    self.place(x, y)
+                if not 0 <= point.image < images:
+                    self.images_ok = False
+            return len(part.points)
+        if kind is Text:
+            self.text(part.text)
+            self.words += len(part.text.split())
+            return None
+        if kind is Count:
+            self.text(part.label)
+            self.count_ok &= part.count >= 0 and points_before in (None, part.count)
+            return None
+        if kind is Choices:
+            for option in part.options:
+                self.text(option)
+            self.options_low = min(self.options_low, len(part.options))
+            self.options_distinct &= len({option.strip().lower() for option in part.options}) == len(part.options)
+            self.answer_ok &= 0 <= part.answer < len(part.options)
+            return None
+        if kind is TimedPoints:
+            self.text(part.label)
+            for timed in part.points:
+                self.place(timed.x, timed.y)
+                self.time(timed.t)
+            self.t_ordered &= all(a.t <= b.t for a, b in itertools.pairwise(part.points))
+            return len(part.points)
+        assert kind is Tracks
+        self.text(part.query)
+        self.seen &= bool(part.tracks)
+        for track in part.tracks:
+            self.seen &= any(not sample.occluded for sample in track.samples)
+            self.t_ordered &= all(a.t < b.t for a, b in itertools.pairwise(track.samples))
+            for sample in track.samples:
+                self.place(sample.x, sample.y)
+                self.time(sample.t)
         return None
-    if isinstance(part, Choices):
-        for option in part.options:
-            _text(facts, option)
-        facts["options_low"] = min(facts["options_low"], len(part.options))
-        facts["options_distinct"] &= len({option.strip().lower() for option in part.options}) == len(part.options)
-        facts["answer_ok"] &= 0 <= part.answer < len(part.options)
-        return None
-    if isinstance(part, Count):
-        _text(facts, part.label)
-        facts["count_ok"] &= part.count >= 0 and points_before in (None, part.count)
-        return None
-    if isinstance(part, Points):
-        _text(facts, part.label)
-        for point in part.points:
-            _place(facts, point.x, point.y)
-            facts["images_ok"] &= 0 <= point.image < max(images, 1)
-        return len(part.points)
-    if isinstance(part, TimedPoints):
-        _text(facts, part.label)
-        for timed in part.points:
-            _place(facts, timed.x, timed.y)
-            _time(facts, timed.t, seconds)
-        facts["t_ordered"] &= all(a.t <= b.t for a, b in itertools.pairwise(part.points))
-        return len(part.points)
-    assert isinstance(part, Tracks)
-    _text(facts, part.query)
-    facts["seen"] &= bool(part.tracks)
-    for track in part.tracks:
-        facts["seen"] &= any(not sample.occluded for sample in track.samples)
-        facts["t_ordered"] &= all(a.t < b.t for a, b in itertools.pairwise(track.samples))
-        for sample in track.samples:
-            _place(facts, sample.x, sample.y)
-            _time(facts, sample.t, seconds)
-    return None
 
+    def text(self, text: str) -> None:
+        length = len(text)
+        if length > self.max_text:
+            self.max_text = length
+        if not length or text.isspace():
+            self.min_text = 0
+        if not text.isprintable() and not _CONTROL.isdisjoint(text):
+            self.control = True
 
-def _text(facts: Facts, text: str) -> None:
-    facts["min_text"] = min(facts["min_text"], len(text.strip()))
-    facts["max_text"] = max(facts["max_text"], len(text))
-    facts["control"] |= not _CONTROL.isdisjoint(text)
+    def place(self, x: float, y: float) -> None:
+        if not (math.isfinite(x) and math.isfinite(y)):
+            self.finite = False
+            return
+        self.x_low, self.x_high = min(self.x_low, x), max(self.x_high, x)
+        self.y_low, self.y_high = min(self.y_low, y), max(self.y_high, y)
 
-
-def _place(facts: Facts, x: float, y: float) -> None:
-    facts["points"] += 1
-    if not (math.isfinite(x) and math.isfinite(y)):
-        facts["finite"] = False
-        return
-    facts["x_low"], facts["x_high"] = min(facts["x_low"], x), max(facts["x_high"], x)
-    facts["y_low"], facts["y_high"] = min(facts["y_low"], y), max(facts["y_high"], y)
-
-
-def _time(facts: Facts, t: float, seconds: float | None) -> None:
-    if not math.isfinite(t):
-        facts["finite"] = False
-        return
-    facts["t_low"] = min(facts["t_low"], t)
-    facts["t_over"] = max(facts["t_over"], t - (seconds if seconds is not None else 0.0))
+    def time(self, t: float) -> None:
+        if not math.isfinite(t):
+            self.finite = False
+            return
+        self.t_low = min(self.t_low, t)
+        self.t_over = max(self.t_over, t - self.seconds)
 
 
 # Column → (reason code, check in words of pandera). The order is the order in which a row's first reason is named.
@@ -156,32 +205,52 @@ def schema(family: Family) -> DataFrameSchema:
 
 
 def verdicts(family: Family, facts: Sequence[Facts]) -> list[tuple[str, str] | None]:
-    """For each row None, or (reason code, fact) of the first check that it fails, in the schema's order."""
+    """For each row None, or (reason code, fact) of the first check that it fails, in the schema's order.
+
+    Rows are judged BATCH at a time; the last batch takes what is left over, so that none is small where there are many.
+    """
+    out: list[tuple[str, str] | None] = []
+    batches = max(1, len(facts) // BATCH)
+    for number in range(batches):
+        start = number * BATCH
+        out += _judge(family, facts[start : start + BATCH] if number + 1 < batches else facts[start:])
+    return out
+
+
+def _judge(family: Family, facts: Sequence[Facts]) -> list[tuple[str, str] | None]:
     import pandera.errors
     import pandera.polars as pa
     import polars as pl
 
-    out: list[tuple[str, str] | None] = []
-    contract = schema(family)
+    found: list[tuple[int, str, str] | None] = [None] * len(facts)
+    if not facts:
+        return []
+    contract = _contract(family)
     order = {name: place for place, name in enumerate(contract.columns)}
-    types = {
-        name: (pl.Boolean if isinstance(v, bool) else pl.Float64 if isinstance(v, float) else pl.Int64)
-        for name, v in _EMPTY.items()
-    }
-    for start in range(0, len(facts), BATCH):
-        frame = pl.DataFrame({name: [row[name] for row in facts[start : start + BATCH]] for name in _EMPTY}, schema=types)
-        found: list[tuple[int, str, str] | None] = [None] * len(frame)
-        try:
-            contract.validate(frame, lazy=True)
-        except pandera.errors.SchemaErrors as errors:
-            for error in errors.schema_errors:
-                column = str(error.schema.name)
-                if error.check_output is None or not isinstance(error.check, pa.Check):  # a null, NaN or wrong type in the facts
-                    raise RuntimeError(f"the contract cannot be applied: {error}") from None
-                passed = error.check_output.to_series() if isinstance(error.check_output, pl.DataFrame) else error.check_output
-                for row in passed.fill_null(value=False).not_().arg_true().to_list():
-                    candidate = (order[column], str(error.check.name), column)
-                    known = found[row]
-                    found[row] = candidate if known is None else min(known, candidate)
-        out += [None if item is None else (item[1], item[2]) for item in found]
-    return out
+    columns = dict(zip(FACTS, zip(*facts, strict=True), strict=True))
+    frame = pl.DataFrame({name: pl.Series(name, columns[name], _polars_type(name)) for name in contract.columns})
+    try:
+        contract.validate(frame, lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        for error in errors.schema_errors:
+            column = str(error.schema.name)
+            if error.check_output is None or not isinstance(error.check, pa.Check):  # a null, NaN or wrong type in the facts
+                raise RuntimeError(f"the contract cannot be applied: {error}") from None
+            passed = error.check_output.to_series() if isinstance(error.check_output, pl.DataFrame) else error.check_output
+            for row in passed.fill_null(value=False).not_().arg_true().to_list():
+                candidate = (order[column], str(error.check.name), column)
+                known = found[row]
+                found[row] = candidate if known is None else min(known, candidate)
+    return [None if item is None else (item[1], item[2]) for item in found]
+
+
+@functools.cache
+def _contract(family: Family) -> DataFrameSchema:
+    return schema(family)
+
+
+def _polars_type(name: str) -> Any:
+    import polars as pl
+
+    value = _EMPTY[name]
+    return pl.Boolean if isinstance(value, bool) else pl.Float64 if isinstance(value, float) else pl.Int64

@@ -33,6 +33,11 @@ class MediaRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     detail: str = ""
 
+    @property
+    def published_sha256(self) -> str | None:
+        """Hash of the bytes as they were published."""
+        return self.sha256
+
     def media(self, identifier: str) -> Media:
         """The record as an example's medium. Only for state ok."""
         assert self.state == "ok"

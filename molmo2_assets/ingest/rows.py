@@ -161,7 +161,7 @@ def read_json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
             yield BadRow(name, number, fault, start, size, "")
         elif line.strip():
             try:
-                data = _object(_decode(line))
+                data = parse_line(line)
             except RowFault as fault:
                 yield BadRow(name, number, fault, start, size, line[:200].decode(errors="replace"))
             else:
@@ -169,17 +169,27 @@ def read_json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes | None, int]]:
-    """(offset, bytes, length) of each line; no bytes where it is longer than MAX_LINE. A byte order mark belongs to no line."""
+    return lines_between(path, 0, path.stat().st_size)
+
+
+def lines_between(path: Path, start: int, stop: int) -> Iterator[tuple[int, bytes | None, int]]:
+    """(offset, bytes, length) of each line that begins in [start, stop); no bytes where it is longer than MAX_LINE. A byte order
+    mark belongs to no line."""
     with path.open("rb") as stream:
-        offset = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
+        offset = len(_BOM) if start == 0 and stream.read(len(_BOM)) == _BOM else start
         stream.seek(offset)
-        while line := stream.readline(MAX_LINE + 1):
+        while offset < stop and (line := stream.readline(MAX_LINE + 1)):
             size = len(line)
             long = size > MAX_LINE
             while long and not line.endswith(b"\n") and (line := stream.readline(MAX_LINE)):
                 size += len(line)
             yield offset, None if long else line, size
             offset += size
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The object on a line. Raises RowFault."""
+    return _object(_decode(line))
 
 
 def _decode(data: bytes) -> str:

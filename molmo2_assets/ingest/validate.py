@@ -1,36 +1,35 @@
 """raw rows + media facts → validated rows: frame, parse, facts, contract, across rows, write.
 
-Belongs here: the order of these steps, and that every row is accounted for. Does not belong here: layouts, rules, file formats
-(next door). rows_in = rows_ok + rows_quarantined, always.
+Belongs here: the order of these steps, and that every row is accounted for. Does not belong here: layouts, rules, file formats,
+what waits between two steps (`gather.py`). rows_in = rows_ok + rows_quarantined, always.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from molmo2_assets.ingest.adapters import Adapter, Context, Piece, adapter_of
-from molmo2_assets.ingest.contracts import Facts, facts_of, verdicts
+from molmo2_assets.ingest.adapters import Adapter, Context, Piece, adapter_of, canonical
+from molmo2_assets.ingest.contracts import Facts, facts_of
+from molmo2_assets.ingest.gather import Gathered, Sketch, contradictions
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
-from molmo2_assets.ingest.quarantine import Quarantined, by_reason, preview, write_quarantine
+from molmo2_assets.ingest.quarantine import Quarantined, by_reason, write_quarantine
 from molmo2_assets.ingest.reasons import LEFT_OUT, RowFault
 from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
 from molmo2_assets.ingest.tables import rows_of
-from training_backend.data.example import SCHEMA, Branch, Example, Media, Source
-from training_backend.data.fingerprint import fingerprint
-from training_backend.data.store import RowWriter
+from molmo2_assets.sources.progress import Progress
+from training_backend.data.example import Example
+from training_backend.data.store import RowStore, RowWriter, StoreInfo
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
 
 SAMPLES_FILE = "samples.json"
 _SAMPLES = 12
-_LOG_SECONDS = 30.0
 
 
 @dataclass
@@ -46,83 +45,119 @@ class ValidateReport:
     examples: int = 0
 
 
-@dataclass(slots=True)
-class _Accepted:
-    """A row that parsed: its piece, where it stands, the facts of what it says."""
-
-    row: RawRow
-    piece: Piece
-    facts: Facts
-
-
-@dataclass
-class _Work:
-    dataset: str
-    accepted: list[_Accepted] = field(default_factory=list)
-    aside: list[Quarantined] = field(default_factory=list)
-    rows: int = 0
-
-    def set_aside(self, row: RawRow | BadRow, stage: Any, fault: RowFault) -> None:
-        text = row.preview if isinstance(row, BadRow) else preview(row.data)
-        self.aside.append(
-            Quarantined(
-                dataset=self.dataset,
-                file=row.file,
-                row=row.row,
-                stage=stage,
-                reason=fault.reason,
-                field=fault.field,
-                detail=fault.detail[:200],
-                byte_offset=row.offset,
-                byte_length=row.length,
-                preview=text,
-            )
-        )
-
-
 def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callable[[str], None]) -> ValidateReport:
     """Write data.jsonl, data.idx, quarantine.jsonl and samples.json into `dest`.
 
-    Equal inputs give equal bytes. Raises ValueError where a whole file does not have the published layout.
+    Equal inputs give equal bytes. Memory does not grow with the rows, but for about a hundred bytes of each: what they say waits on
+    disk. Raises ValueError where a whole file does not have the published layout.
     """
     adapter, context = adapter_of(spec)
-    table = read_media(media)
-    work = _Work(spec.name)
-    spoke = time.monotonic()
     files = annotation_files(raw, spec.source.patterns)
     if not files:
-        raise ValueError(f"{spec.name}: its raw files hold no annotations of {list(spec.source.patterns) or 'a known type'}")
-    for path in files:
-        for row in rows_of(spec, path, raw, adapter.needs(context), adapter.optional):
-            work.rows += 1
-            _one_row(row, adapter, context, table, work)
-            if time.monotonic() - spoke > _LOG_SECONDS:
-                log(f"{spec.name}: {work.rows} rows read, {len(work.aside)} set aside")
-                spoke = time.monotonic()
-    _apply_contract(spec, work)
-    _compare_rows(work)
-    examples = list(_merge(spec, work))
-    rows_ok = len(work.accepted)
-    assert work.rows == rows_ok + len(work.aside), "every row is either accepted or set aside"
-    left_out = sum(row.reason in LEFT_OUT for row in work.aside)
-    share = (len(work.aside) - left_out) / (work.rows - left_out) if work.rows > left_out else 0.0
-    rejected = share > spec.max_bad_fraction
-    write_quarantine(dest, work.aside)
-    facts = {"bad_fraction": round(share, 6), "max_bad_fraction": spec.max_bad_fraction, **_sketch(examples)}
-    reasons = by_reason(work.aside)
+        wanted = list(spec.source.patterns) or "a known type"
+        raise ValueError(f"{spec.name}: its raw files hold no annotations that match {wanted}")
+    with Progress(f"{spec.name}, validating", None, "rows", log) as progress:
+        if adapter.name == canonical.NAME and spec.select is None and not spec.source.tables:
+            return _examples(spec, context, files, raw, media, dest, progress)
+        with Gathered(dest / ".pieces", spec, files, raw) as work:
+            table = read_media(media)
+            for path in files:
+                for row in rows_of(spec, path, raw, adapter.needs(context), adapter.optional):
+                    work.rows += 1
+                    read_row(row, adapter, context, table, work)
+                    progress.add()
+            work.compare()
+            return _publish(spec, dest, work.rows, work.aside(), work.examples())
+
+
+def _publish(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined], examples: Iterable[Example]) -> ValidateReport:
+    """Write what is kept, unless too much was set aside."""
+    facts, rejected = _verdict(spec, dest, rows, aside)
     if rejected:
-        return ValidateReport(work.rows, rows_ok, reasons, "rejected", facts, rejected=True)
+        return ValidateReport(rows, rows - len(aside), by_reason(aside), "rejected", facts, rejected=True)
+    sketch = Sketch()
     with RowWriter(dest) as writer:
         for example in examples:
             writer.add(example)
+            sketch.add(example)
     assert writer.info is not None
-    step = max(1, len(examples) // _SAMPLES)
-    (dest / SAMPLES_FILE).write_bytes(msgspec.json.encode([example.id for example in examples[::step][:_SAMPLES]]))
-    facts["tasks"] = writer.info.tasks
-    return ValidateReport(work.rows, rows_ok, reasons, writer.info.data_version, facts, rejected=False, examples=len(examples))
+    return _report(dest, rows, aside, facts, sketch, writer.info)
 
 
-def _one_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: dict[str, MediaRecord], work: _Work) -> None:
+def _verdict(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined]) -> tuple[dict[str, Any], bool]:
+    """The quarantine written, the share that is in it, and whether that is more than the entry allows."""
+    left_out = sum(row.reason in LEFT_OUT for row in aside)
+    share = (len(aside) - left_out) / (rows - left_out) if rows > left_out else 0.0
+    write_quarantine(dest, aside)
+    return {"bad_fraction": round(share, 6), "max_bad_fraction": spec.max_bad_fraction}, share > spec.max_bad_fraction
+
+
+def _report(
+    dest: Path, rows: int, aside: list[Quarantined], facts: dict[str, Any], sketch: Sketch, info: StoreInfo
+) -> ValidateReport:
+    store = RowStore(dest)
+    written = store.column("offset").argsort()
+    step = max(1, len(store) // _SAMPLES)
+    samples = [store.example(int(number)).id for number in written[::step][:_SAMPLES]]
+    (dest / SAMPLES_FILE).write_bytes(msgspec.json.encode(samples))
+    facts = {**facts, **sketch.facts(), "tasks": info.tasks}
+    return ValidateReport(rows, rows - len(aside), by_reason(aside), info.data_version, facts, rejected=False, examples=info.rows)
+
+
+def _examples(
+    spec: DatasetSpec, context: Context, files: list[Path], raw: Path, media: Path, dest: Path, progress: Progress
+) -> ValidateReport:
+    """Rows that already are examples, by the fast way."""
+    import numpy as np
+
+    from molmo2_assets.ingest.canonical import Task, quarantined, ranges, read_parts
+
+    for path in files:
+        if path.suffix != ".jsonl":
+            raise ValueError(f"{path.relative_to(raw)}: rows that already are examples come as JSON lines")
+    parts = [part for path in files for part in ranges(path, path.relative_to(raw).as_posix())]
+    done = read_parts(Task(spec.name, context, spec.family, media, dest), parts, lambda part: progress.add(part.rows))
+    try:
+        aside = [item for part in done for item in part.aside]
+        keys = [part.columns.digest("id_hash") for part in done]
+        said = [part.columns.digest("row_hash") for part in done]
+        reasons = contradictions(np.concatenate(keys), np.concatenate(said), np.concatenate(said)) if done else {}
+        starts = np.cumsum([0, *(len(part.columns) for part in done)])
+        keep = [np.ones(len(part.columns), dtype=bool) for part in done]
+        for place, (reason, detail) in reasons.items():
+            number = int(np.searchsorted(starts, place, side="right")) - 1
+            inside = place - int(starts[number])
+            keep[number][inside] = False
+            columns, part = done[number].columns, parts[number]
+            row, start = columns.numbers["row"][inside], columns.numbers["offset"][inside]
+            aside.append(quarantined(spec.name, part.path, part.name, row, start, RowFault(reason, "id", detail), "cross"))
+        rows = sum(part.rows for part in done)
+        facts, rejected = _verdict(spec, dest, rows, aside)
+        if rejected:
+            return ValidateReport(rows, rows - len(aside), by_reason(aside), "rejected", facts, rejected=True)
+        sketch = Sketch()
+        with RowWriter(dest) as writer:
+            for part, outcome, kept in zip(parts, done, keep, strict=True):
+                writer.add_rows(outcome.lines, outcome.columns, part.name, kept)
+                outcome.lines.unlink()
+                sketch.extend({name: values[kept] for name, values in outcome.numbers.items()})
+        assert writer.info is not None
+        return _report(dest, rows, aside, facts, sketch, writer.info)
+    finally:
+        for outcome in done:
+            outcome.lines.unlink(missing_ok=True)
+
+
+class Sink(Protocol):
+    """What takes a row that was read."""
+
+    def set_aside(self, row: RawRow | BadRow, stage: Any, fault: RowFault) -> None: ...
+
+    def accept(self, row: RawRow, piece: Piece, facts: Facts) -> None: ...
+
+
+def read_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: dict[str, MediaRecord], work: Sink) -> None:
+    """Read one row and give it to `work`, as a piece with its facts or with what is wrong with it."""
     if isinstance(row, BadRow):
         work.set_aside(row, "parse", row.fault)
         return
@@ -140,16 +175,17 @@ def _one_row(row: RawRow | BadRow, adapter: Adapter, context: Context, table: di
         if record.state != "ok":
             work.set_aside(row, "media", RowFault(f"media_{record.reason}", reference.uri, record.detail))
             return
-        if reference.sha256 and reference.sha256 != record.sha256:
+        if reference.sha256 and reference.sha256 != record.published_sha256:
             work.set_aside(row, "media", RowFault("media_checksum", reference.uri, f"published {reference.sha256[:12]}…"))
             return
         found.append(record.media(f"m{number}"))
     try:
         piece = adapter.read(row, found, context)
+        facts = facts_of(piece.branches, piece.media)
     except Exception as error:
         work.set_aside(row, "layout", _fault(error))
         return
-    work.accepted.append(_Accepted(row, piece, facts_of(piece.branches, piece.media)))
+    work.accept(row, piece, facts)
 
 
 def _fault(error: Exception) -> RowFault:
@@ -158,124 +194,3 @@ def _fault(error: Exception) -> RowFault:
     if isinstance(error, RowFault):
         return error
     return RowFault("wrong_type", "", f"{type(error).__name__}: {error}")
-
-
-def _apply_contract(spec: DatasetSpec, work: _Work) -> None:
-    kept = []
-    for item, verdict in zip(work.accepted, verdicts(spec.family, [item.facts for item in work.accepted]), strict=True):
-        if verdict is None:
-            kept.append(item)
-        else:
-            reason, name = verdict
-            work.set_aside(item.row, "contract", RowFault(reason, name, str(item.facts[name])))
-    work.accepted = kept
-
-
-def _compare_rows(work: _Work) -> None:
-    """Set aside rows that contradict others about their media, and rows that say again what an earlier one said.
-
-    Where rows of one group disagree, what most of them say holds, and among equals the one with the smaller hash: never the one
-    that happens to come first, so that the order of the source decides nothing.
-    """
-    import duckdb
-    import pyarrow as pa
-
-    if not work.accepted:
-        return
-    rows = pa.table(
-        {
-            "place": list(range(len(work.accepted))),
-            "key": [item.piece.key for item in work.accepted],
-            "about": [_about(item.piece) for item in work.accepted],
-            "said": [_said(item.piece) for item in work.accepted],
-        }
-    )
-    connection = duckdb.connect()
-    connection.register("rows", rows)
-    found = connection.execute(
-        """
-        with counted as (select *, count(*) over (partition by key, about) as agreeing from rows),
-        compared as (
-            select place,
-                   about <> first_value(about) over (partition by key order by agreeing desc, about) as conflict,
-                   row_number() over (partition by key, about, said order by place) > 1 as again
-            from counted)
-        select place, case when conflict then 'id_conflict' else 'duplicate' end
-        from compared where conflict or again order by place
-        """
-    ).fetchall()
-    connection.close()
-    reasons = dict(found)
-    for place, reason in reasons.items():
-        detail = "most rows of its group say otherwise" if reason == "id_conflict" else "see the earlier row"
-        work.set_aside(work.accepted[place].row, "cross", RowFault(reason, work.accepted[place].piece.key, detail))
-    work.accepted = [item for place, item in enumerate(work.accepted) if place not in reasons]
-
-
-def _about(piece: Piece) -> str:
-    """Identity of what rows of one group must agree on: their media, and the masks of the objects that their points are on."""
-    return fingerprint([list(piece.media), piece.meta.get("masks")])
-
-
-def _said(piece: Piece) -> str:
-    return fingerprint([list(piece.branches)])
-
-
-def _merge(spec: DatasetSpec, work: _Work) -> Iterable[Example]:
-    """Pieces about the same media become one example with all their branches; examples in order of first appearance, the pieces
-    of one in an order of their own, because branches are part of an example's identity and the order of the source is not."""
-    groups: dict[str, list[_Accepted]] = {}
-    for item in work.accepted:
-        groups.setdefault(item.piece.key, []).append(item)
-    for key, items in groups.items():
-        names: dict[str, int] = {}
-        branches: list[Branch] = []
-        meta: dict[str, Any] = {}
-        for item in sorted(items, key=lambda item: (item.piece.branches[0].id, _said(item.piece))) if len(items) > 1 else items:
-            called: dict[str, str] = {}
-            for branch in item.piece.branches:
-                count = names[branch.id] = names.get(branch.id, 0) + 1
-                called[branch.id] = branch.id if count == 1 else f"{branch.id}~{count}"
-                branches.append(branch if count == 1 else msgspec.structs.replace(branch, id=called[branch.id]))
-            for name, value in item.piece.meta.items():
-                if name == "answers":  # by branch
-                    value = {called[branch]: answers for branch, answers in value.items()}
-                meta[name] = {**meta[name], **value} if isinstance(meta.get(name), dict) else value
-        first = items[0]
-        yield Example(
-            id=f"{spec.name}/{key}",
-            schema=SCHEMA,
-            task=spec.task,
-            source=Source(file=first.row.file, row=first.row.row),
-            media=first.piece.media,
-            branches=tuple(branches),
-            meta=meta,
-        )
-
-
-def _sketch(examples: list[Example]) -> dict[str, Any]:
-    """Quantiles of what a person would ask first: branches, words, media, seconds."""
-    if not examples:
-        return {}
-
-    def seconds(media: tuple[Media, ...]) -> float:
-        return max((item.seconds or 0.0 for item in media), default=0.0)
-
-    columns = {
-        "branches": [float(len(example.branches)) for example in examples],
-        "media": [float(len(example.media)) for example in examples],
-        "seconds": [seconds(example.media) for example in examples],
-        "words": [float(sum(_words(branch) for branch in example.branches)) for example in examples],
-    }
-    return {"quantiles": {name: _quantiles(values) for name, values in columns.items()}}
-
-
-def _words(branch: Branch) -> int:
-    from training_backend.data.example import Text
-
-    return sum(len(part.text.split()) for turn in branch.turns for part in turn.parts if isinstance(part, Text))
-
-
-def _quantiles(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {f"p{share}": ordered[min(len(ordered) - 1, share * len(ordered) // 100)] for share in (0, 25, 50, 75, 95, 100)}

@@ -10,7 +10,7 @@ from molmo2_assets.ingest.reasons import REASONS_VERSION
 
 MEDIA_VERSION = 1
 """Bumped by hand when collecting or probing unchanged media gives other facts."""
-VALIDATE_VERSION = 2
+VALIDATE_VERSION = 3
 """Bumped by hand when validating unchanged rows by an unchanged adapter gives other examples."""
 
 

@@ -113,10 +113,6 @@ LAYOUTS: dict[str, Layout] = {
          "labels": ["boats", "boats"]},
         _TWO, "multi_image_pointing", "multi_image_pointing",
     ),
-    "pixmo_cap_qa": Layout(
-        {**_URL, "question": "[USER] What floats? [ASSISTANT] A boat. [USER] Which colour? [ASSISTANT]", "answer": "Red."},
-        (_PICTURE,), "image_qa", "user_qa",
-    ),
     "cosyn_point": Layout(
         {"image": {"bytes": b"png", "path": "a.png"}, "questions": ["Where are the bars?"],
          "answer_points": [{"x": [75.0, 25.0], "y": [10.0, 50.0]}], "names": ["bars"]},
@@ -208,6 +204,14 @@ LAYOUTS: dict[str, Layout] = {
         (), "text", "text_sft",
     ),
     "question_answer_lines": Layout({"question": "What is 2 + 2?", "answer": "2 + 2 = 4\n#### 4"}, (), "text", "text_sft"),
+    "molmo2_examples": Layout(
+        {"id": "own/1", "schema": "molmo2/1", "task": "image_pointing", "source": {"file": "data.jsonl", "row": 4},
+         "media": [{"id": "m0", "kind": "image", "uri": "https://pictures.invalid/a.png", "sha256": "1" * 64, "width": 200,
+                    "height": 100}],
+         "branches": [{"id": "boat", "style": "pointing", "turns": [{"role": "assistant", "parts": [
+             {"type": "points", "label": "boat", "points": [{"x": 0.25, "y": 0.5, "id": 0}]}]}]}]},
+        (_PICTURE,), "image_pointing", "pointing",
+    ),
     "annotated_images": Layout(
         {"path": "a.png", "width": 200, "height": 100, "caption": "Two boats.", "qa": [{"question": "Colour?", "answer": "Red"}],
          "counts": [{"label": "boat", "count": 2, "all_pointed": True}, {"label": "wave", "count": 9, "all_pointed": False}],

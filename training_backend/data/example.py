@@ -10,7 +10,9 @@ rewrites no data.
 
 from __future__ import annotations
 
-import hashlib
+import struct
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -52,8 +54,8 @@ FAMILY_OF_TASK: dict[str, Family] = {
 TASKS: tuple[str, ...] = tuple(FAMILY_OF_TASK)
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the row structs."""
+class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Base of the row structs. They hold no cycles, so the collector need not look at them."""
 
 
 class Source(_Row, frozen=True, kw_only=True):
@@ -215,6 +217,20 @@ class Example(_Row, frozen=True, kw_only=True):
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER = msgspec.json.Decoder(Example)
+_WORDS = (Text, Choices)
+_NO_GROUNDING = blake2b(b"[]", digest_size=8).digest()
+_REMEMBERED = 50_000
+_NO_META = blake2b(b"{}", digest_size=8).digest()
+
+
+_length = struct.Struct("<Q").pack
+
+
+def _framed(piece: bytes) -> bytes:
+    return _length(len(piece)) + piece
+
+
+_HEADS = {(SCHEMA, task): _framed(SCHEMA.encode()) + _framed(task.encode()) for task in TASKS}
 
 
 class RowHashes(msgspec.Struct, frozen=True):
@@ -240,7 +256,7 @@ def decode_row(line: bytes | memoryview) -> Example:
 
 def id_hash(example_id: str) -> bytes:
     """blake2b-128 of the id."""
-    return hashlib.blake2b(example_id.encode(), digest_size=16).digest()
+    return blake2b(example_id.encode(), digest_size=16).digest()
 
 
 def _media_identity(media: Media) -> tuple[Any, ...]:
@@ -265,8 +281,16 @@ def hash_row(example: Example) -> RowHashes:
     `source` or `meta`, so that a moved file or a new revision of untouched rows changes nothing. The four 64-bit hashes say
     which side of a row changed.
     """
-    media = _ENCODER.encode([_media_identity(item) for item in example.media])
-    branches = _ENCODER.encode(example.branches)
+    return seal(example)[1]
+
+
+def seal(example: Example) -> tuple[bytes, RowHashes]:
+    """The line of `data.jsonl` (`encode_row`) and the hashes (`hash_row`) of one row, with nothing encoded twice."""
+    encode = _ENCODER.encode
+    name = example.id.encode()
+    media = encode([_media_identity(item) for item in example.media])
+    branches = encode(example.branches)
+    meta = encode(example.meta) if example.meta else b"{}"
     words: list[Any] = []
     grounding: list[Any] = []
     for branch in example.branches:
@@ -274,31 +298,99 @@ def hash_row(example: Example) -> RowHashes:
         for turn in branch.turns:
             words.append(turn.role)
             for part in turn.parts:
-                (words if isinstance(part, Text | Choices) else grounding).append(part)
-    row = hashlib.blake2b(digest_size=16)
-    for piece in (example.id.encode(), example.schema.encode(), example.task.encode(), media, branches):
-        row.update(len(piece).to_bytes(8, "little"))
-        row.update(piece)
-    return RowHashes(
-        id_hash=id_hash(example.id),
-        row_hash=row.digest(),
-        text=_digest8(_ENCODER.encode(words)),
-        grounding=_digest8(_ENCODER.encode(grounding)),
-        media=_digest8(media),
-        meta=_digest8(_ENCODER.encode(example.meta)),
+                (words if isinstance(part, _WORDS) else grounding).append(part)
+    pieces = (name, example.schema.encode(), example.task.encode(), media, branches)
+    row = blake2b(b"".join(map(_framed, pieces)), digest_size=16).digest()
+    line = b"".join(
+        (
+            b'{"id":', encode(example.id), b',"schema":', encode(example.schema), b',"task":', encode(example.task),
+            b',"source":', encode(example.source), b',"media":', encode(example.media), b',"branches":', branches,
+            b',"meta":', meta, b"}",
+        )
+    )  # fmt: skip
+    hashes = RowHashes(
+        blake2b(name, digest_size=16).digest(),
+        row,
+        blake2b(encode(words), digest_size=8).digest(),
+        blake2b(encode(grounding), digest_size=8).digest() if grounding else _NO_GROUNDING,
+        blake2b(media, digest_size=8).digest(),
+        blake2b(meta, digest_size=8).digest() if example.meta else _NO_META,
     )
+    return line, hashes
 
 
-def _digest8(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=8).digest()
+class Sealer:
+    """`seal` for many rows that were written by `encode_row`: such a line is known again, and its bytes are taken from there.
+
+    Belongs to one thread. `look` is asked about media that were not seen before, and what it says is given back with every row
+    that has them; media and words that came before are not hashed again (as long as there are not too many different ones).
+    """
+
+    def __init__(self, look: Callable[[tuple[Media, ...]], float]) -> None:
+        self._look = look
+        self._media: dict[bytes, tuple[bytes, bytes, float]] = {}
+        self._words: dict[tuple[Any, ...], bytes] = {}
+
+    def seal(self, example: Example, line: bytes, source: bytes) -> tuple[bytes, bytes, float] | None:
+        """The line with `source` (canonical JSON) in its source's place; id_hash, row_hash, text, grounding, media and meta hash
+        end to end (56 bytes); what `look` said. None where `line` is not byte for byte what `encode_row` writes, or has meta."""
+        if example.meta or _ENCODER.encode(example) != line:
+            return None
+        # No text can hold these: inside of one, quotation marks are escaped.
+        middle = line.index(b',"source":')
+        begin = line.index(b',"media":', middle)
+        turn = line.index(b',"branches":', begin)
+        branches = line[turn + 12 : -11]
+        written = line[begin:turn]
+        known = self._media.get(written)
+        if known is None:
+            if len(self._media) > _REMEMBERED:
+                self._media.clear()
+            said = self._look(example.media)
+            identity = _ENCODER.encode([_media_identity(item) for item in example.media])
+            known = self._media[written] = (_framed(identity), blake2b(identity, digest_size=8).digest(), said)
+        media, media_digest, said = known
+        name = example.id.encode()
+        text, grounding = self._sides(example.branches, branches)
+        head = _HEADS.get((example.schema, example.task)) or _framed(example.schema.encode()) + _framed(example.task.encode())
+        row = blake2b(b"".join((_framed(name), head, media, _length(len(branches)), branches)), digest_size=16).digest()
+        hashes = b"".join((blake2b(name, digest_size=16).digest(), row, text, grounding, media_digest, _NO_META))
+        return b"".join((line[: middle + 10], source, line[begin:])), hashes, said
+
+    def _sides(self, branches: tuple[Branch, ...], written: bytes) -> tuple[bytes, bytes]:
+        words: list[Any] = []
+        grounding: list[Any] = []
+        for branch in branches:
+            words.append((branch.id, branch.style, branch.weight))
+            for turn in branch.turns:
+                words.append(turn.role)
+                for part in turn.parts:
+                    (words if isinstance(part, _WORDS) else grounding).append(part)
+        if len(words) > 2 or not grounding:
+            return blake2b(_ENCODER.encode(words), digest_size=8).digest(), blake2b(
+                _ENCODER.encode(grounding), digest_size=8
+            ).digest()
+        # One turn of one branch, all of it grounding: the parts stand in the line as they are hashed.
+        end = b'}],"weight":' + _ENCODER.encode(branches[0].weight) + b"}]"
+        start = written.index(b',"parts":[') + 9
+        key = tuple(words)
+        text = self._words.get(key)
+        if text is None:
+            if len(self._words) > _REMEMBERED:
+                self._words.clear()
+            text = self._words[key] = blake2b(_ENCODER.encode(words), digest_size=8).digest()
+        return text, blake2b(written[start : -len(end)], digest_size=8).digest()
 
 
-def content_version(row_hashes: list[bytes]) -> str:
-    """Version of a set of rows in any order: `<count>-<sum of row hashes mod 2^128>`.
+def content_version(row_hashes: Sequence[bytes] | bytes | bytearray) -> str:
+    """Version of a set of rows in any order: `<count>-<sum of row hashes mod 2^128>`. Hashes one by one, or end to end.
 
     A sum and not an exclusive-or, which would cancel duplicates; v2 = v1 - removed + added.
     """
-    total = 0
-    for digest in row_hashes:
-        total += int.from_bytes(digest, "little")
-    return f"{len(row_hashes)}-{total % (1 << 128):032x}"
+    import numpy as np  # here: the definitions of a profile import this module, and load without numpy
+
+    if not isinstance(row_hashes, bytes | bytearray):
+        row_hashes = b"".join(row_hashes)
+    limbs = np.frombuffer(row_hashes, dtype="<u4").reshape(-1, 4)
+    total = sum(int(limb) << (32 * place) for place, limb in enumerate(limbs.sum(axis=0, dtype=np.uint64)))
+    return f"{len(limbs)}-{total % (1 << 128):032x}"

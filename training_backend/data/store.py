@@ -13,8 +13,8 @@ id hash.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import mmap
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training_backend.data.example import TASKS, Example, content_version, decode_row, encode_row, hash_row
+from training_backend.data.example import TASKS, Example, RowHashes, content_version, decode_row, seal
 from training_backend.data.manifest import storage_error
 
 DATA_FILE = "data.jsonl"
@@ -48,6 +48,68 @@ class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
     data_bytes: int
 
 
+_DIGESTS = {"id_hash": 16, "row_hash": 16, "text": 8, "grounding": 8, "media": 8, "meta": 8}
+_NUMBERS = {"offset": "Q", "length": "L", "task": "B", "file": "L", "row": "L"}
+_DTYPES = {"offset": np.uint64, "length": np.uint32, "task": np.uint8, "file": np.uint32, "row": np.uint32}
+
+
+class RowColumns:
+    """The index columns of rows in the order in which they are written: about 90 bytes a row."""
+
+    def __init__(self) -> None:
+        self.digests = {name: bytearray() for name in _DIGESTS}
+        self.numbers = {name: array(code) for name, code in _NUMBERS.items()}
+
+    def __len__(self) -> int:
+        return len(self.numbers["row"])
+
+    def add(self, hashes: RowHashes, offset: int, length: int, task: str, file: int, row: int) -> None:
+        """One row: bytes [offset, offset + length) of the data, row `row` of source file number `file`."""
+        digests, numbers = self.digests, self.numbers
+        digests["id_hash"] += hashes.id_hash
+        digests["row_hash"] += hashes.row_hash
+        digests["text"] += hashes.text
+        digests["grounding"] += hashes.grounding
+        digests["media"] += hashes.media
+        digests["meta"] += hashes.meta
+        numbers["offset"].append(offset)
+        numbers["length"].append(length)
+        numbers["task"].append(_TASK_NUMBER[task])
+        numbers["file"].append(file)
+        numbers["row"].append(row)
+
+    def extend(self, hashes: list[bytes], offsets: list[int], lengths: list[int], task: str, rows: list[int]) -> None:
+        """Many rows of one task and of source file 0; `hashes` as `Sealer.seal` gives them."""
+        table = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, sum(_DIGESTS.values()))
+        begin = 0
+        for name, width in _DIGESTS.items():
+            self.digests[name] += table[:, begin : begin + width].tobytes()
+            begin += width
+        numbers = self.numbers
+        numbers["offset"].extend(offsets)
+        numbers["length"].extend(lengths)
+        numbers["row"].extend(rows)
+        numbers["task"].frombytes(bytes([_TASK_NUMBER[task]]) * len(rows))
+        numbers["file"].extend([0] * len(rows))
+
+    def only(self, keep: NDArray[np.bool_]) -> RowColumns:
+        """The rows where `keep` is true."""
+        kept = RowColumns()
+        for name in _DIGESTS:
+            kept.digests[name] += self.digest(name)[keep].tobytes()
+        for name in _NUMBERS:
+            kept.numbers[name].extend(self.number(name)[keep].tolist())
+        return kept
+
+    def digest(self, name: str) -> NDArray[np.uint8]:
+        """uint8 [n, width] of one column of hashes."""
+        return np.frombuffer(bytes(self.digests[name]), dtype=np.uint8).reshape(-1, _DIGESTS[name])
+
+    def number(self, name: str) -> NDArray[Any]:
+        """One column of numbers."""
+        return np.array(self.numbers[name], dtype=_DTYPES[name])
+
+
 class RowWriter:
     """Writes a store into a folder. Use as a context manager; after it `info` is set. Ids must be unique: a duplicate raises
     StoreError when the index is written."""
@@ -55,10 +117,7 @@ class RowWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.info: StoreInfo | None = None
-        self._columns: dict[str, list[Any]] = {
-            name: []
-            for name in ("id_hash", "row_hash", "text", "grounding", "media", "meta", "offset", "length", "task", "file", "row")
-        }
+        self._columns = RowColumns()
         self._files: dict[str, int] = {}
         self._digest = hashlib.sha256()
         self._offset = 0
@@ -73,26 +132,45 @@ class RowWriter:
 
     def add(self, example: Example) -> None:
         """Append one row."""
-        line = encode_row(example) + b"\n"
-        hashes = hash_row(example)
-        columns = self._columns
-        columns["id_hash"].append(hashes.id_hash)
-        columns["row_hash"].append(hashes.row_hash)
-        columns["text"].append(hashes.text)
-        columns["grounding"].append(hashes.grounding)
-        columns["media"].append(hashes.media)
-        columns["meta"].append(hashes.meta)
-        columns["offset"].append(self._offset)
-        columns["length"].append(len(line) - 1)
-        columns["task"].append(_TASK_NUMBER[example.task])
-        columns["file"].append(self._files.setdefault(example.source.file, len(self._files)))
-        columns["row"].append(example.source.row)
+        line, hashes = seal(example)
+        file = self._files.setdefault(example.source.file, len(self._files))
+        self._columns.add(hashes, self._offset, len(line), example.task, file, example.source.row)
+        self._write(line + b"\n")
+
+    def add_rows(self, lines: Path, columns: RowColumns, file: str, keep: NDArray[np.bool_]) -> None:
+        """Append rows that were written to the file `lines` already, in its order; `columns` index it, all of source file `file`.
+        Rows where `keep` is false are left out."""
+        number = self._files.setdefault(file, len(self._files))
+        lengths = columns.number("length").astype(np.int64)
+        starts = np.concatenate(([0], np.cumsum(lengths + 1)))
+        with lines.open("rb") as stream:
+            for first, after in _runs(keep):
+                stream.seek(int(starts[first]))
+                left = int(starts[after] - starts[first])
+                while left:
+                    block = stream.read(min(left, 1 << 22))
+                    if not block:
+                        raise StoreError(f"{lines} ended before its last row: materialise the asset again.")
+                    self._write(block, count=False)
+                    left -= len(block)
+        mine, kept = self._columns, columns if keep.all() else columns.only(keep)
+        offsets = self._offset + np.concatenate(([0], np.cumsum(kept.number("length").astype(np.int64) + 1)))
+        for name in _DIGESTS:
+            mine.digests[name] += kept.digests[name]
+        for name in ("length", "task", "row"):
+            mine.numbers[name].extend(kept.numbers[name])
+        mine.numbers["offset"].extend(offsets[:-1].tolist())
+        mine.numbers["file"].extend([number] * len(kept))
+        self._offset = int(offsets[-1])
+
+    def _write(self, data: bytes, count: bool = True) -> None:
         try:
-            self._stream.write(line)
+            self._stream.write(data)
         except OSError as error:
             raise storage_error(error, self.folder / DATA_FILE) from error
-        self._digest.update(line)
-        self._offset += len(line)
+        self._digest.update(data)
+        if count:
+            self._offset += len(data)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -104,20 +182,16 @@ class RowWriter:
 
     def _write_index(self) -> None:
         columns = self._columns
-        rows = len(columns["id_hash"])
-        order = np.argsort(_digests(columns["id_hash"], 16).view("S16").ravel() if rows else np.empty(0), kind="stable")
-        sorted_ids = [columns["id_hash"][position] for position in order]
-        for left, right in itertools.pairwise(sorted_ids):
-            if left == right:
-                raise StoreError(f"{self.folder / DATA_FILE}: two rows have the same id; ids must be unique within a set.")
-        arrays: dict[str, NDArray[Any]] = {
-            name: _digests(columns[name], 16 if name in ("id_hash", "row_hash") else 8)[order]
-            for name in ("id_hash", "row_hash", "text", "grounding", "media", "meta")
-        }
-        dtypes = {"offset": np.uint64, "length": np.uint32, "task": np.uint8, "file": np.uint32, "row": np.uint32}
-        for name, dtype in dtypes.items():
-            arrays[name] = np.asarray(columns[name], dtype=dtype)[order]
-        version = content_version(columns["row_hash"])
+        rows = len(columns)
+        ids = columns.digest("id_hash")
+        order = np.argsort(ids.view("S16").ravel() if rows else np.empty(0), kind="stable")
+        ordered = ids[order]
+        if rows and bool((ordered[1:] == ordered[:-1]).all(axis=1).any()):
+            raise StoreError(f"{self.folder / DATA_FILE}: two rows have the same id; ids must be unique within a set.")
+        arrays: dict[str, NDArray[Any]] = {name: columns.digest(name)[order] for name in _DIGESTS}
+        for name in _NUMBERS:
+            arrays[name] = columns.number(name)[order]
+        version = content_version(columns.digests["row_hash"])
         names = sorted(self._files, key=self._files.__getitem__)
         _write_columns(
             self.folder / INDEX_FILE,
@@ -135,24 +209,26 @@ class RowWriter:
         self.info = StoreInfo(rows=rows, data_version=version, tasks=tasks, data_bytes=self._offset)
 
 
-def _digests(values: list[bytes], width: int) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)
+def _runs(keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """[first, after) of every run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], keep, [False])).astype(np.int8)))
+    return [(int(first), int(after)) for first, after in edges.reshape(-1, 2)]
 
 
 def _write_columns(path: Path, arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> None:
     table: list[tuple[str, str, list[int], int]] = []
     cursor = 0
-    for name, array in arrays.items():
-        table.append((name, array.dtype.str, list(array.shape), cursor))
-        cursor += -(-array.nbytes // _ALIGN) * _ALIGN
+    for name, values in arrays.items():
+        table.append((name, values.dtype.str, list(values.shape), cursor))
+        cursor += -(-values.nbytes // _ALIGN) * _ALIGN
     head = msgspec.json.encode({"schema": INDEX_SCHEMA, **header, "columns": table})
     start = -(-(16 + len(head)) // _ALIGN) * _ALIGN
     try:
         with path.open("wb") as stream:
             stream.write(_MAGIC + len(head).to_bytes(8, "little") + head)
-            for (_, _, _, offset), array in zip(table, arrays.values(), strict=True):
+            for (_, _, _, offset), values in zip(table, arrays.values(), strict=True):
                 stream.seek(start + offset)
-                stream.write(array.tobytes())
+                stream.write(values.tobytes())
             stream.truncate(start + cursor)
     except OSError as error:
         raise storage_error(error, path) from error

@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from molmo2_assets.ingest.adapters import evaluation, images, local, questions, text, tracks, videos
+from molmo2_assets.ingest.adapters import canonical, evaluation, images, local, questions, text, tracks, videos
 from molmo2_assets.ingest.adapters.base import Adapter, Context, Piece, Reference
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
 
-_MODULES = (questions, images, videos, tracks, evaluation, text, local)
+_MODULES = (questions, images, videos, tracks, evaluation, text, local, canonical)
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for module in _MODULES for adapter in module.ADAPTERS}
 
 __all__ = ["ADAPTERS", "Adapter", "Context", "Piece", "Reference", "adapter_of", "find_adapter"]

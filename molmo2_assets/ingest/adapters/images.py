@@ -214,8 +214,10 @@ def _pointed_questions(row: RawRow, media: Sequence[Media], context: Context) ->
 
 
 def _dialogue(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
-    """PixMo-CapQA: the turns so far in one text between [USER] and [ASSISTANT], and the last answer beside it."""
+    """PixMo-CapQA: a question, or the turns so far in one text between [USER] and [ASSISTANT], and the last answer beside it."""
     written = words(row.data, "question")
+    if _TURN.search(written) is None:
+        return _question(row, media, context)
     before, *said = _TURN.split(written)
     if before.strip() or len(said) < 2:
         raise RowFault("roles", "question", "it does not begin with [USER]")

@@ -42,8 +42,13 @@ def test_datasets(run: Run) -> None:
     assert {row["state"] for row in rows.values()} == {"ready"}
     assert (rows["shapes_cap"]["rows"], rows["shapes_cap"]["set_aside"]) == (39, 1)
     table = run("datasets").table
-    assert table[0].split() == ["dataset", "task", "role", "access", "state", "rows", "set_aside", "licence"]
-    assert table[4].split()[:7] == ["shapes_points_eval", "image_pointing", "eval", "open", "ready", "8", "–"]
+    assert table[0].split() == ["dataset", "task", "role", "source", "access", "layout", "state", "rows", "set_aside", "licence",
+                                "provenance"]  # fmt: skip
+    assert table[4].split()[:5] == ["shapes_points_eval", "image_pointing", "eval", "generated", "open"]
+    assert table[4].split()[6:] == ["ready", "8", "–", "Apache-2.0", "program"]
+    everything = {row["dataset"] for row in run("datasets", "--all", "--json").json}
+    assert {*SETS, "coin", "mmlu"} <= everything
+    assert len(everything) >= 200
 
 
 def test_one_dataset(run: Run) -> None:
@@ -51,7 +56,27 @@ def test_one_dataset(run: Run) -> None:
     assert (body["name"], body["rows"]) == ("shapes_cap", 40)
     said = run("datasets", "show", "shapes_cap")
     assert said.code == 0
-    assert any(line.split() == ["rows", "40"] for line in said.table)
+    assert any(line.split() == ["rows", "declared", "40"] for line in said.table)
+    assert any(line.split()[:2] == ["validated", "ready,"] for line in said.table)
+    assert said.table[-1].split() == ["to", "do", "by", "hand", "nothing"]
+
+
+def test_a_dataset_that_only_a_person_can_get_says_how(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOLMO2_MANUAL", raising=False)
+    body = run("datasets", "show", "coin", "--json").json
+    assert (body["state"], body["used_in"], body["layout"]) == ("not materialised", [], "confirmed")
+    assert body["media_folder"] == "$MOLMO2_MANUAL/video_datasets/coin"
+    assert [step.split()[0] for step in body["to_do"]] == ["Set", "Put", "Put"]
+    assert "COIN.json" in body["to_do"][1]
+    monkeypatch.setenv("MOLMO2_MANUAL", str(tmp_path))
+    (tmp_path / "video_datasets" / "coin").mkdir(parents=True)
+    body = run("datasets", "show", "coin", "--json").json
+    assert body["media_folder"] == str(tmp_path / "video_datasets" / "coin")
+    assert [step.split()[:2] for step in body["to_do"]] == [["Put", "COIN.json"]]
+    said = run("datasets", "show", "long_video_bench")
+    assert any("sign in with `hf auth login`" in line for line in said.table)
+    assumed = run("datasets", "show", "pixmo_clocks", "--json").json["to_do"]
+    assert assumed[-1].startswith("Look at its first rows: the layout of this entry is assumed")
 
 
 def test_quarantine(run: Run) -> None:
@@ -79,9 +104,10 @@ def test_scoreboard(run: Run) -> None:
 
 def test_runs(run: Run) -> None:
     rows = run("runs", "--json").json
-    assert sorted(row["kind"] for row in rows) == ["plan", "predict", "tokenizer", "train"]
+    # Previews too: one of the sequences, others that tests asked for.
+    assert sorted(row["kind"] for row in rows if row["kind"] != "preview") == ["plan", "predict", "tokenizer", "train"]
     assert {row["state"] for row in rows} == {"done"}
-    assert len(run("runs").table) == 5
+    assert len(run("runs").table) == len(rows) + 1
     train = next(row["run"] for row in rows if row["kind"] == "train")
     attached = run("runs", "attach", train)
     assert attached.code == 0
@@ -269,3 +295,24 @@ def test_damaged_files_are_named_with_the_way_out(small_home: Path, tmp_path: Pa
     capsys.readouterr()
     assert main(["bom", "tokenizer"]) == 2
     assert f"{pointer} cannot be read; remove it and materialise the asset again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shapes_points", "shapes_points_eval", "sft_mixture", "sft_sequences"])
+def test_preview(run: Run, tmp_path: Path, name: str) -> None:
+    said = run("preview", name, "--count", "3", "--json")
+    assert said.code == 0, said.err
+    page = Path(said.json["page"])
+    html = page.read_text()
+    assert f"<h1>{name}</h1>" in html
+    assert ("<h2>Pack 2: " in html) == (name == "sft_sequences")
+    again = run("preview", name, "--count", "3", "--out", str(tmp_path / "mine.html"))
+    assert again.out == f"{tmp_path / 'mine.html'}\n"
+    assert (tmp_path / "mine.html").read_bytes() == page.read_bytes()
+
+
+def test_a_page_of_the_first_packs_lies_beside_the_sequences(run: Run, small_home: Path) -> None:
+    folder, manifest = Home(small_home, "small").store("sft_sequences").current("sft_sequences") or pytest.fail("never made")
+    assert "preview.html" in {entry.path for entry in manifest.files}
+    made = {path.name for path in (small_home / "small" / "runs").glob("preview-*")}
+    assert Path(run("preview", "sft_sequences").out.strip()).read_bytes() == (folder / "preview.html").read_bytes()
+    assert {path.name for path in (small_home / "small" / "runs").glob("preview-*")} == made  # the same run

@@ -18,6 +18,7 @@ COMMANDS = (
     "datasets",
     "quarantine",
     "mixture",
+    "preview",
     "scoreboard",
     "runs",
     "stale",
@@ -43,7 +44,7 @@ MISTAKES = {
     "profile": (["--profile", "demoo", "datasets"], ["unknown profile 'demoo'", "report", "Did you mean demo?"]),
     "profile after the command": (["datasets", "--profile", "repotr"], ["unknown profile 'repotr'", "Did you mean report?"]),
     "dataset": (["datasets", "show", "shapes_cpa"], ["unknown dataset 'shapes_cpa'", "tiny_text", "Did you mean shapes_cap?"]),
-    "dataset of another profile": (["datasets", "show", "clips_cap"], ["clips_cap is in the catalogue but not in profile small"]),
+    "dataset of another profile": (["quarantine", "show", "clips_cap"], ["clips_cap is in the catalogue but not in profile small"]),
     "dataset not named": (["datasets", "show"], ["which dataset?"]),
     "quarantine": (["quarantine", "show", "tiny_txt"], ["unknown dataset 'tiny_txt'", "Did you mean tiny_text?"]),
     "reason": (
@@ -54,6 +55,11 @@ MISTAKES = {
     "asset": (["why", "sft_chekpoint"], ["unknown asset 'sft_chekpoint'", "Did you mean sft_checkpoint?"]),
     "asset of a bill": (["bom", "raw/shapes_cpa"], ["unknown asset 'raw/shapes_cpa'", "Did you mean raw/shapes_cap?"]),
     "diff": (["diff", "shapes_cpa"], ["unknown dataset 'shapes_cpa'", "Did you mean shapes_cap?"]),
+    "preview": (["preview", "sft_sequence"], ["unknown dataset, mixture or sequences", "Did you mean sft_sequences?"]),
+    "preview of nothing": (["preview", "shapes_cap"], ["validated/shapes_cap was never materialised", "make demo"]),
+    "preview as a stage": (["preview", "shapes_cap", "--stage", "stf"], ["unknown stage 'stf'", "Did you mean sft?"]),
+    "preview of no row": (["preview", "shapes_cap", "--count", "0"], ["--count 0", "at least one"]),
+    "preview into no folder": (["preview", "shapes_cap", "--out", "/nowhere/x.html"], ["/nowhere/x.html", "folder that exists"]),
     "run": (["runs", "attach", "train-000000000000"], ["unknown run 'train-000000000000'", "known: "]),
     "run not named": (["runs", "stop"], ["which run?", "`molmo2 runs` lists them"]),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molmo2_assets.ingest import contracts
-from molmo2_assets.ingest.contracts import MAX_TEXT, facts_of, schema, verdicts
+from molmo2_assets.ingest.contracts import FACTS, MAX_TEXT, facts_of, schema, verdicts
 from molmo2_assets.ingest.reasons import REASONS
 from tests.support.examples import branch
 from tests.support.published_rows import film, picture
@@ -176,7 +176,7 @@ def test_a_null_or_nan_fact_stops_the_contract_instead_of_passing_it(fact: str, 
     """Polars compares null to null and NaN as the greatest number: a check over either would pass."""
     good = facts_of((said(WORDS),), (picture(),))
     with pytest.raises(RuntimeError, match="the contract cannot be applied"):
-        verdicts("qa", [good, {**good, fact: value}])
+        verdicts("qa", [good, tuple({**dict(zip(FACTS, good, strict=True)), fact: value}.values())])
 
 
 # -- what is good, drawn at random ------------------------------------------------------------------------------------------
