@@ -7,22 +7,17 @@ and the best of each counts; the run ends with an error where the tokens differ.
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.report import Report
-from tests.support.transformers_peer import WHY_ABSENT, load
+from benchmarks.twins import take_turns, twins
 from training_backend.config import ConnectorConfig, DecoderConfig, GenerateConfig, ModelConfig, VisionConfig
 from training_backend.model.generate import generate
-from training_backend.model.hf import export_hf
 from training_backend.model.molmo2 import Molmo2
-from training_backend.model.weights import save_model
 from training_backend.pack.batch import PREFIX, Encoded
 from training_backend.pack.collate import collate
 
@@ -44,38 +39,23 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """One row an implementation."""
-    transformers = load()
-    if transformers is None:
-        raise SystemExit(WHY_ABSENT)
     torch.set_num_threads(arguments.threads)
-    ours = Molmo2(_config(arguments)).eval()
-    ours.init_weights(0)
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder) / "ours", ours)
-        export_hf(Path(folder) / "ours", Path(folder) / "theirs")
-        theirs = transformers.AutoModelForImageTextToText.from_pretrained(Path(folder) / "theirs").eval()
+    ours, theirs = (model.eval() for model in twins(_config(arguments)))
     rng = np.random.default_rng(0)
     lengths = np.linspace(max(2, arguments.longest // 4), arguments.longest, arguments.prompts).astype(int)
     prompts = [rng.integers(0, arguments.vocab, length) for length in lengths]
     ways = {"ours": _ours(ours, prompts, arguments.new), "transformers": _theirs(theirs, prompts, arguments.new)}
-    best, said = dict.fromkeys(ways, float("inf")), {}
-    for turn in range(1 + arguments.repeats):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            said[name] = way()
-            spent = time.perf_counter() - started
-            if turn:  # the first one warms up
-                best[name] = min(best[name], spent)
+    best, said = take_turns(ways, arguments.repeats)
     if said["ours"] != said["transformers"]:
         raise SystemExit("the two say different tokens: nothing is compared")
     tokens = arguments.prompts * arguments.new
     rows = [{"what": name, "seconds": best[name], "new tokens per second": tokens / best[name]} for name in ways]
     facts = {
-        "ratio": round(best["transformers"] / best["ours"], 3), "prompts": arguments.prompts, "new": arguments.new,
+        "prompts": arguments.prompts, "new": arguments.new,
         "parameters": sum(parameter.numel() for parameter in ours.parameters()), "threads": arguments.threads,
         "prompt tokens": int(lengths.sum()),
     }  # fmt: skip
-    return Report("generate_cpu", rows, facts)
+    return Report("generate_cpu", rows, facts, round(best["transformers"] / best["ours"], 3))
 
 
 def _config(arguments: argparse.Namespace) -> ModelConfig:

@@ -10,24 +10,19 @@ ours over theirs.
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.report import Report
-from tests.support.transformers_peer import WHY_ABSENT, load
+from benchmarks.twins import take_turns, twins
 from training_backend.config import ConnectorConfig, DecoderConfig, ModelConfig, VisionConfig
 from training_backend.encode.images import pooling_windows
 from training_backend.encode.tokens import EXTRA_TOKENS
-from training_backend.model.hf import export_hf
 from training_backend.model.molmo2 import Molmo2, TensorBatch
 from training_backend.model.vision import patchify
-from training_backend.model.weights import save_model
 from training_backend.pack.batch import PREFIX, Encoded
 from training_backend.pack.collate import collate
 from training_backend.pack.plan import plan_window
@@ -53,33 +48,17 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """One row an implementation."""
-    transformers = load()
-    if transformers is None:
-        raise SystemExit(WHY_ABSENT)
     torch.set_num_threads(arguments.threads)
-    ours = Molmo2(_config(arguments))
-    ours.init_weights(0)
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder) / "ours", ours)
-        export_hf(Path(folder) / "ours", Path(folder) / "theirs")
-        theirs = transformers.AutoModelForImageTextToText.from_pretrained(Path(folder) / "theirs").train()
+    ours, theirs = twins(_config(arguments))
     rng = np.random.default_rng(0)
     examples = [_example(rng, arguments.vocab, arguments.longest) for _ in range(arguments.examples)]
     tokens = int(sum((example.weights > 0).sum() for example in examples))
     longest = max(len(example.tokens) for example in examples)
     packed, sequences = _ours(ours, examples, longest)
-    padded, rows = _theirs(theirs, examples)
+    padded, rows = _theirs(theirs.train(), examples)
     steps = {"ours, packed": (packed, sequences), "transformers, padded": (padded, rows)}
-    best, first = dict.fromkeys(steps, float("inf")), {}
-    for turn in range(1 + arguments.repeats):
-        for name, (step, _) in steps.items():
-            started = time.perf_counter()
-            loss = step() / tokens
-            spent = time.perf_counter() - started
-            first.setdefault(name, loss)
-            if turn:  # the first one warms up
-                best[name] = min(best[name], spent)
-    losses = list(first.values())
+    best, first = take_turns({name: step for name, (step, _) in steps.items()}, arguments.repeats)
+    losses = [total / tokens for total in first.values()]
     if abs(losses[0] - losses[1]) > 1e-4:
         raise SystemExit(f"the two losses differ ({losses}): nothing is compared")
     table = [
@@ -87,10 +66,10 @@ def run(arguments: argparse.Namespace) -> Report:
         for name, (_, shape) in steps.items()
     ]
     facts = {
-        "ratio": round(best["transformers, padded"] / best["ours, packed"], 3), "supervised tokens": tokens, "loss": losses[0],
+        "supervised tokens": tokens, "loss": losses[0],
         "parameters": sum(parameter.numel() for parameter in ours.parameters()), "threads": arguments.threads,
     }  # fmt: skip
-    return Report("step_cpu", table, facts)
+    return Report("step_cpu", table, facts, round(best["transformers, padded"] / best["ours, packed"], 3))
 
 
 def _config(arguments: argparse.Namespace) -> ModelConfig:

@@ -200,8 +200,10 @@ class Decoder(nn.Module):
         return self.table() if self.config.predict_extra else self.embedding
 
     def embed(self, tokens_BS: Tensor) -> Tensor:
-        """Token embeddings [B, S, width]."""
-        return F.embedding(tokens_BS, self.table())
+        """Token embeddings [B, S, width]. Two look-ups: a joined table would be copied whole for every micro-batch and token."""
+        extra = tokens_BS - self.config.vocab_size
+        base = F.embedding(tokens_BS.clamp(max=self.config.vocab_size - 1), self.embedding)
+        return torch.where((extra >= 0)[..., None], F.embedding(extra.clamp(min=0), self.extra_embedding), base)
 
     def forward(self, x_BSD: Tensor, position_BS: Tensor, attend: Attend, drop: Drop) -> Tensor:
         rope = Rope(self.config, position_BS)

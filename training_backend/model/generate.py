@@ -87,16 +87,22 @@ def generate(
         visible[row_index, write] = True
         places[row_index, write] = position.to(torch.int64)
 
-        def decode(layer: int, query: Tensor, key: Tensor, value: Tensor, write: Tensor = write, at: Tensor = position) -> Tensor:
+        reach = slice(0, width + step + 1)  # no row has written further
+
+        def decode(
+            layer: int, query: Tensor, key: Tensor, value: Tensor, write: Tensor = write, at: Tensor = position,
+            reach: slice = reach,
+        ) -> Tensor:  # fmt: skip
             cache.key[layer, row_index, :, write] = key[:, :, 0]
             cache.value[layer, row_index, :, write] = value[:, :, 0]
-            mask = visible
+            mask = visible[:, reach]
             if window is not None and not is_full_layer(model.config, layer):
-                mask = mask & (at[:, None] - places < window)
+                mask = mask & (at[:, None] - places[:, reach] < window)
             grouped = query.shape[1] != key.shape[1]
             return F.scaled_dot_product_attention(
-                query, cache.key[layer], cache.value[layer], attn_mask=mask[:, None, None, :], enable_gqa=grouped
-            )
+                query, cache.key[layer, :, :, reach], cache.value[layer, :, :, reach], attn_mask=mask[:, None, None, :],
+                enable_gqa=grouped,
+            )  # fmt: skip
 
         embedded = model.decoder.embed(token[:, None])
         state = model.decoder(embedded, position[:, None], decode, _keep)[:, 0]
