@@ -2,8 +2,8 @@
 
 Belongs here: how many words, pictures, seconds, points and objects an example of each task has. Does not belong here: what they
 cost in tokens and crops: that is asked of the encoder itself (`Preprocessor.lengths` under the stage's own recipe, over-budget
-policy included), for examples made to these shapes. Which dataset comes next is the mixture's own order, with weights from the sizes that
-the catalogue declares; sets of unknown size count as UNKNOWN_ROWS, so that none is left out.
+policy included), for examples made to these shapes. Which dataset comes next is the mixture's own order, with weights from the
+sizes that the catalogue declares; sets of unknown size count as UNKNOWN_ROWS, so that none is left out.
 
 Sources of the shapes are the sets' cards and the report: dense captions of about 200 words, video captions of 924, 3.4 objects a
 tracking query, at most 60 points, clips of at most 63 s for pointing, 2 to 5 images (2.7 on average), at most 4,096 tokens of a

@@ -59,8 +59,7 @@ def trl_bfd(lengths, budget):
 
 
 def streaming_order(weights, sizes, positions):
-    """Seconds that mosaicml-streaming takes for the sample numbers of an epoch of these proportions, for resuming in its middle, and
-    its counts by dataset."""
+    """Seconds of mosaicml-streaming for the sample numbers of an epoch, for resuming in its middle, and counts by dataset."""
     import os, tempfile, time
     import numpy as np
     os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")
@@ -94,8 +93,8 @@ def streaming_order(weights, sizes, positions):
 
 
 def interleave(weights, sizes, positions):
-    """Seconds that `datasets.interleave_datasets` takes for an order of these proportions, for reading on from its middle, and counts
-    by dataset. It ends when the first dataset does not suffice, so the datasets are as long as they must be."""
+    """Seconds of `datasets.interleave_datasets` for an order, which it makes whole to read on anywhere, and counts by dataset.
+    It ends when the first dataset does not suffice, so the datasets are as long as they must be."""
     import time
     import numpy as np
     import pyarrow as pa

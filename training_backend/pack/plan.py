@@ -6,8 +6,9 @@ positions, logs (`loader.py`).
 In two dimensions the classical largest-first order loses: examples heavy in crops meet each other, examples heavy in text are left
 among themselves. Three methods win on different data, so `portfolio` runs them and keeps the plan with the fewest packs:
 
-*sums*: begin with the largest example left, then add a subset whose sum comes close to the room in the budget that binds. Large examples are tried first and the first sum within 1/128 of the budget is taken: waiting for a perfect one would
-spend the small examples that later packs are completed with. Best where one budget alone binds.
+*sums*: begin with the largest example left, then add a subset whose sum comes close to the room in the budget that binds. Large
+examples are tried first and the first sum within 1/128 of the budget is taken: waiting for a perfect one would spend the small
+examples that later packs are completed with. Best where one budget alone binds.
 *aligned fill*: begin a pack with the largest example left, then add the one whose direction (tokens, crops) best matches the
 direction of the room that is left, size as tie-break; one run for each weight of direction against size.
 *seeded knapsack*: begin with the largest example left, fill the room exactly by a two-constraint 0/1 knapsack over the next
