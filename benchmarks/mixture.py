@@ -31,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", type=int, default=100)
     parser.add_argument("--positions", type=int, default=1_000_000)
     parser.add_argument("--window", type=int, default=4096)
-    parser.add_argument("--peer-positions", type=int, default=500_000)
+    parser.add_argument("--peer-positions", type=int, default=100_000)
     parser.add_argument("--seek", type=int, default=1_000_000_000)
 
 

@@ -30,7 +30,7 @@ def ask(question: str, **values: Any) -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(python), "-c", f"{_CHILD}\nimport json, sys\nprint(json.dumps({question}(**json.load(sys.stdin))))"],
-        input=json.dumps(values), capture_output=True, text=True, check=False, cwd=FOLDER.parent,
+        input=json.dumps(values), capture_output=True, text=True, check=False, cwd=FOLDER.parent, timeout=900,
         env=clean | {"HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     if done.returncode:
