@@ -24,9 +24,10 @@ from tests.support.processors import full_tokenizer, processor, released
 from tests.support.transformers_peer import WHY_ABSENT, load
 from training_backend.config import PackConfig
 from training_backend.data.example import Example, Media
-from training_backend.data.media import MediaCache, VideoReader
+from training_backend.data.media import MediaCache
 from training_backend.data.order import PERIOD, Mixture, MixtureEntry
 from training_backend.data.store import RowStore
+from training_backend.data.video import VideoReader
 from training_backend.encode import video
 from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import Tokenizer

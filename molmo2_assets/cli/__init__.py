@@ -1,8 +1,8 @@
 """`molmo2`: looking at things, from a shell.
 
 Belongs here: the commands, their arguments, and how a mistake is told: one line, exit code 2. Does not belong here: what a command
-prints (`data.py`, `history.py`, `running.py`, `weights.py`, what they share in `show.py`), or any work; each command calls the room
-that does it, imported when it is asked for.
+prints (`data.py`, `datasets.py`, `history.py`, `running.py`, `weights.py`, what they share in `show.py`), or any work; each
+command calls the room that does it, imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from molmo2_assets.cli import data, history, running, weights
+from molmo2_assets.cli import data, datasets, history, running, weights
 from molmo2_assets.cli.show import UserError, unknown
 from training_backend.api import RunFailed
 
@@ -81,9 +81,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
     command("demo", running.demo, "materialise every asset of the profile, then print the scoreboard", listing=False)
     command("profiles", data.profiles, "list profiles")
-    datasets = command("datasets", data.datasets, "list the profile's datasets and their state; or show one")
-    datasets.add_argument("action", nargs="?", choices=["show"], help="show one dataset")
-    datasets.add_argument("name", nargs="?", metavar="DATASET")
+    sets = command("datasets", datasets.datasets, "list the profile's datasets and their state; or show one")
+    sets.add_argument("action", nargs="?", choices=["show"], help="show one dataset")
+    sets.add_argument("name", nargs="?", metavar="DATASET")
+    sets.add_argument("--all", action="store_true", help="the whole catalogue, not only what the profile uses")
     quarantine = command("quarantine", data.quarantine, "rows of a dataset that were set aside")
     quarantine.add_argument("action", choices=["show"])
     quarantine.add_argument("name", metavar="DATASET")
@@ -110,8 +111,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     diff = command("diff", history.diff, "rows that changed between the current version of a dataset and the one before it")
     diff.add_argument("name", metavar="DATASET")
     precisions = ["keep", "float32", "bfloat16"]
-    into = command("import", weights.import_weights, "a Hugging Face Molmo2 folder as a checkpoint")
-    into.add_argument("folder", metavar="HF_FOLDER")
+    into = command("import", weights.import_weights, "a Hugging Face Molmo2 as a checkpoint")
+    into.add_argument("folder", metavar="SOURCE", help="a folder, or owner/name@commit on the Hub")
     into.add_argument("--preset", help="model that the folder must hold (default: whatever it holds)")
     into.add_argument("--out", required=True, metavar="FOLDER")
     into.add_argument("--precision", choices=precisions, default="keep")

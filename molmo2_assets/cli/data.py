@@ -1,6 +1,7 @@
-"""Commands about data: profiles, datasets, what was set aside, weights.
+"""Commands about data: profiles, what was set aside, weights.
 
-Belongs here: what these commands print. Does not belong here: arguments (`__init__.py`), lineage (`history.py`).
+Belongs here: what these commands print. Does not belong here: arguments (`__init__.py`), datasets (`datasets.py`), lineage
+(`history.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.cli.show import UserError, known, load, print_json, print_rows
+from molmo2_assets.cli.show import UserError, known, load, print_rows
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import Profile
@@ -31,32 +32,6 @@ def profiles(options: Any) -> None:
             {"profile": name, "model": profile.model.name, "datasets": len(profile.datasets), "description": profile.description}
         )
     print_rows(options, rows, ("profile", "model", "datasets", "description"))
-
-
-def datasets(options: Any) -> None:
-    """All datasets of the profile with their state, or everything about one."""
-    import msgspec
-
-    profile, home = load(options)
-    if options.action == "show":
-        if not options.name:
-            raise UserError("which dataset? `molmo2 datasets show DATASET`")
-        body = msgspec.to_builtins(profile.datasets[_dataset(profile, options.name)])
-        if options.json:
-            print_json(body)
-            return
-        for key, value in body.items():
-            print(f"{key:>18}  {value if isinstance(value, str) else json.dumps(value)}")
-        return
-    rows = []
-    for name, spec in profile.datasets.items():
-        current = home.store("validated").current(f"validated/{name}")
-        state = current[1].state if current else ("no adapter yet" if spec.adapter is None else "not materialised")
-        counts = current[1].counts if current else {}
-        rows.append({"dataset": name, "task": spec.task, "role": spec.role, "access": spec.access, "state": state,
-                     "rows": counts.get("rows_ok", spec.rows), "set_aside": sum((counts.get("quarantined") or {}).values()) or None,
-                     "licence": spec.licence})  # fmt: skip
-    print_rows(options, rows, ("dataset", "task", "role", "access", "state", "rows", "set_aside", "licence"))
 
 
 def _dataset(profile: Profile, name: str) -> str:

@@ -7,6 +7,7 @@ run of the backend in a process of its own, as in the graph.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def import_weights(options: Any) -> None:
-    """A Hugging Face Molmo2 folder as a checkpoint of ours."""
+    """A Hugging Face Molmo2, in a folder or on the Hub at a commit, as a checkpoint of ours."""
     from molmo2_assets.profile import catalogue
     from training_backend.api import RunSpec
     from training_backend.data.fingerprint import plain
@@ -34,7 +35,8 @@ def import_weights(options: Any) -> None:
     profile, home = load(options)
     models = catalogue().models
     preset = models[known(options.preset, models, "preset")] if options.preset else None
-    folder, out = Path(options.folder).resolve(), _free(options.out)
+    out = _free(options.out)
+    folder = _source(home, options.folder)
     identity = {
         "source": "molmo2", "sources": {"folder": published_version(folder)}, "model": plain(preset),
         "precision": options.precision,
@@ -42,6 +44,16 @@ def import_weights(options: Any) -> None:
     made = _run(home, RunSpec(kind="import", identity=identity, inputs={"folder": str(folder)}, execution=_how(profile, "import")))
     _put(made, out, manifest=True)
     _say(options, out)
+
+
+def _source(home: Home, name: str) -> Path:
+    """A folder as it is, or `owner/name@commit` downloaded."""
+    from molmo2_assets.sources.weights import fetch_weights
+
+    repo, at, revision = name.partition("@")
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not at:
+        return Path(name).resolve()
+    return fetch_weights(repo, revision, home.cache, lambda line: print(line, file=sys.stderr, flush=True), name)
 
 
 def export_weights(options: Any) -> None:

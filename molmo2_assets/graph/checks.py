@@ -20,6 +20,8 @@ DESCRIPTIONS = {
     "non_empty": "at least one row is left",
     "weights_sum_to_one": "the weights of the mixture sum to exactly one",
     "no_leaks": "no medium and no question of an evaluation set is in the mixture",
+    "leaks_checked": "every evaluation set of the profile was there to be compared with",
+    "sources_known": "provenance and licence of every dataset in the mixture are known",
     "loss_finite": "every recorded loss is a finite number",
     "checkpoint_loads": "the weights were read back equal after writing, and their files are what the manifest says",
     "packing_fill": "the tighter budget of the packed sequences is at least 90 % filled",
@@ -28,7 +30,7 @@ DESCRIPTIONS = {
     "answered": "every question was asked",
     "above_blind": "the score is above that of the best predictor that sees no pixels",
 }
-WARNINGS = {"available", "packing_fill", "answered", "above_blind"}
+WARNINGS = {"available", "leaks_checked", "sources_known", "packing_fill", "answered", "above_blind"}
 
 
 def specs(key: str, *names: str) -> list[dg.AssetCheckSpec]:
@@ -66,12 +68,19 @@ def mixture(key: str, folder: Path, manifest: Manifest) -> list[dg.AssetCheckRes
     """Weights and leaks."""
     from training_backend.data.order import Mixture
 
+    facts = manifest.facts
     total = sum(entry.weight for entry in Mixture.load(folder).entries)
-    leaks = manifest.facts.get("leaks", [])
+    leaks = facts.get("leaks", [])
     return [
         result(key, "weights_sum_to_one", total == Mixture.load(folder).file.period, units=total),
         result(key, "no_leaks", not leaks, leaks=len(leaks), first=json.dumps(leaks[0]) if leaks else ""),
-    ]
+        result(key, "leaks_checked", not facts["unchecked_evaluation_sets"], absent=", ".join(facts["unchecked_evaluation_sets"])),
+        result(
+            key, "sources_known", not facts["unknown_provenance"] and not facts["unknown_licence"],
+            unknown_provenance=", ".join(facts["unknown_provenance"]), unknown_licence=", ".join(facts["unknown_licence"]),
+            exceptions=json.dumps(facts["exceptions"], sort_keys=True),
+        ),
+    ]  # fmt: skip
 
 
 def sequences(key: str, manifest: Manifest) -> list[dg.AssetCheckResult]:

@@ -5,6 +5,7 @@ Belongs here: their recipes, what their pages show. Does not belong here: fetchi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from training_backend.data.fingerprint import plain
 from training_backend.data.manifest import Manifest, files_version, list_files
 
 RAW_VERSION = "1"
+NETWORK = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 NO_ADAPTER = "nobody has written an adapter for its layout yet"
 
 
@@ -31,7 +33,7 @@ def dataset_assets(home: Home, profile: Profile, spec: DatasetSpec) -> list[dg.A
         "tags": {"task": spec.task, "family": spec.family, "role": spec.role, "licence": _tag(spec.licence), "access": spec.access},
     }
     raw_key, media_key, key = f"raw/{spec.name}", f"media/{spec.name}", f"validated/{spec.name}"
-    network = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL) if spec.source.kind in ("hub", "url") else None
+    network = NETWORK if spec.source.kind in ("hub", "url") else None
     return [
         asset(
             home, raw_key, _raw(home, spec), deps=[f"hub/{spec.name}"] if spec.source.kind == "hub" else [],
@@ -59,8 +61,8 @@ def _medium(spec: DatasetSpec) -> str:
 
 
 def _group(spec: DatasetSpec) -> str:
-    name = f"{spec.family}_{'evaluation' if spec.role == 'eval' else 'data'}"
-    return name.replace("-", "_")
+    """The fold of the graph that a set is in: the entry's own, evaluation sets in one of theirs."""
+    return f"{re.sub(r'[^A-Za-z0-9_]', '_', spec.group)}_sets" if spec.role == "train" else "evaluation_sets"
 
 
 def _tag(text: str) -> str:
@@ -83,8 +85,11 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
         from molmo2_assets.sources.outcome import SourceUnavailable
 
         try:
-            found = fetch(spec, step.folder, step.log)
+            found = fetch(spec, step.folder, step.log, home.cache / "downloads")
         except SourceUnavailable as error:
+            policy = step.context.op_def.retry_policy
+            if error.passing and policy is not None and step.context.retry_number < policy.max_retries:
+                raise  # the policy tries again; only the last try publishes that the set cannot be had
             step.context.log.warning(str(error))
             facts = {"reason": error.reason, "instructions": error.instructions}
             return Built("unavailable", {"files": 0}, facts, "unavailable")
@@ -93,7 +98,10 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
         return Built(files_version(entries), counts, {"revision": found.revision, **found.facts})
 
     def show(folder: Path, manifest: Manifest) -> Metadata:
-        page: Metadata = {"files": manifest.counts["files"], "licence": spec.licence, "provenance": spec.provenance}
+        page: Metadata = {
+            "files": manifest.counts["files"], "licence": spec.licence, "provenance": spec.provenance, "access": spec.access,
+            "layout": f"{spec.layout}{f' ({spec.evidence})' if spec.evidence else ''}",
+        }  # fmt: skip
         if manifest.state != "ready":
             page["reason"] = str(manifest.facts["reason"])
             page["what_to_do"] = dg.MetadataValue.md(str(manifest.facts["instructions"]))
@@ -104,14 +112,16 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
             page["published"] = dg.MetadataValue.url(spec.url)
         return page
 
-    return Layer("raw", RAW_VERSION, config, build, show, lambda folder, manifest: checks.raw(f"raw/{spec.name}", manifest))
+    return Layer("raw", RAW_VERSION, config, build, show, lambda f, m: checks.raw(f"raw/{spec.name}", m), asks_again=True)
 
 
 def _reading(spec: DatasetSpec) -> dict[str, Any]:
-    """What decides how rows are read."""
+    """What decides how rows are read; words for people are no part of it."""
+    media = {name: value for name, value in plain(spec.media).items() if name not in ("origin", "instructions")}
     return {
         "adapter": spec.adapter, "params": plain(spec.adapter_params), "style": spec.style, "task": spec.task,
-        "files": list(spec.source.files), "media": plain(spec.media),
+        "files": list(spec.source.files), "media": media, "tables": plain(spec.source.tables),
+        "select": plain(spec.select),
     }  # fmt: skip
 
 
@@ -148,7 +158,12 @@ def _media(home: Home, spec: DatasetSpec) -> Layer:
 
     from molmo2_assets.ingest.versions import media_version
 
-    return Layer("media", media_version(spec.adapter), lambda: _reading(spec), build, show, lambda f, m: [], (f"raw/{spec.name}",))
+    def config() -> Mapping[str, Any]:
+        from molmo2_assets.sources.places import listing_of
+
+        return {**_reading(spec), "kept": listing_of(spec.media)}
+
+    return Layer("media", media_version(spec.adapter), config, build, show, lambda f, m: [], (f"raw/{spec.name}",))
 
 
 def _validated(home: Home, spec: DatasetSpec) -> Layer:
@@ -158,6 +173,7 @@ def _validated(home: Home, spec: DatasetSpec) -> Layer:
         return {**_reading(spec), "schema": SCHEMA, "max_bad_fraction": spec.max_bad_fraction}
 
     def build(step: Step) -> Built:
+        from molmo2_assets.ingest.shape import write_shape
         from molmo2_assets.ingest.validate import validate
 
         absent = _absent(step, media)
@@ -176,17 +192,25 @@ def _validated(home: Home, spec: DatasetSpec) -> Layer:
             step.context.log.warning(f"{spec.name} is rejected: {reason}; see `molmo2 quarantine show {spec.name}`")
             return Built("rejected", counts, {"reason": reason, **report.facts}, "rejected")
         pictures.draw_samples(step.folder, home.cache, step.folder / pictures.SAMPLES_PICTURE)
+        pictures.draw_lengths(write_shape(step.folder), step.folder / pictures.LENGTHS_PICTURE)
         return Built(report.data_version, counts, report.facts)
 
     def show(folder: Path, manifest: Manifest) -> Metadata:
+        from molmo2_assets.ingest.shape import read_shape, table_of
+
         if manifest.state != "ready":
             page: Metadata = {"reason": str(manifest.facts["reason"])}
         else:
             page = {
                 "dagster/row_count": int(manifest.counts["examples"]),
-                "samples": pictures.embed(folder / pictures.SAMPLES_PICTURE),
+                "samples": pictures.embed(folder / pictures.SAMPLES_PICTURE) if spec.media.kind != "none"
+                else pictures.spoken_samples(folder),
                 **pictures.page_of(spec.name),
-            }
+            }  # fmt: skip
+            shape = read_shape(folder)
+            if shape is not None:
+                page["styles"] = pictures.table(table_of(shape), ("style", "branches", "share"))
+                page["lengths"] = pictures.embed(folder / pictures.LENGTHS_PICTURE)
         if manifest.counts.get("rows_in"):
             page["rows"] = pictures.row_table(manifest.counts)
             page["bad_fraction"] = float(manifest.facts["bad_fraction"])

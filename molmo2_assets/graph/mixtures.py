@@ -42,7 +42,7 @@ def mixture_assets(home: Home, profile: Profile, key: str, spec: MixtureSpec) ->
             description=f"Which rows are trained on, in which order and how often ({spec.method}): "
             "a pure function of seed and position.",
             kinds={"json"}, owners=owners, tags={"layer": "mixture", "method": spec.method},
-            checks=checks.specs(key, "weights_sum_to_one", "no_leaks"),
+            checks=checks.specs(key, "weights_sum_to_one", "no_leaks", "leaks_checked", "sources_known"),
         ),
         asset(
             home, statistics, _statistics(key), deps=[key], group="mixtures",
@@ -54,10 +54,11 @@ def mixture_assets(home: Home, profile: Profile, key: str, spec: MixtureSpec) ->
 def _mixture(profile: Profile, key: str, spec: MixtureSpec, members: list[str], held_out: list[str]) -> Layer:
     def config() -> Mapping[str, Any]:
         entries = {
-            name: {"weight_rows": d.weight_rows, "rows": d.rows, "provenance": d.provenance, "task": d.task}
+            name: {"weight_rows": d.weight_rows, "rows": d.rows, "provenance": d.provenance, "licence": d.licence, "task": d.task}
             for name, d in ((name, profile.datasets[name]) for name in spec.datasets)
         }
-        return plain({"spec": spec, "absent": profile.absent, "provenance": profile.provenance, "datasets": entries,
+        return plain({"spec": spec, "absent": profile.absent, "provenance": profile.provenance,
+                      "licences": profile.licences, "datasets": entries,
                       "planned": planned_examples(profile, key)})  # fmt: skip
 
     def build(step: Step) -> Built:
@@ -69,7 +70,7 @@ def _mixture(profile: Profile, key: str, spec: MixtureSpec, members: list[str], 
         try:
             report = build_mixture(
                 spec, of(members), profile.datasets, of(held_out), step.folder, profile.absent,
-                provenance=profile.provenance, planned_examples=planned_examples(profile, key),
+                provenance=profile.provenance, licences=profile.licences, planned_examples=planned_examples(profile, key),
             )  # fmt: skip
         except MixtureRefused as error:
             raise dg.Failure(description=f"{key} is refused:\n{error}", allow_retries=False) from None

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from PIL.ImageFont import FreeTypeFont
 
+    from molmo2_assets.ingest.shape import Shape
     from training_backend.data.example import Example
 
 SAMPLES_PICTURE = "samples.jpg"
+LENGTHS_PICTURE = "lengths.png"
 _TILE = 168
 _COLOURS = ((230, 25, 75), (60, 180, 75), (0, 100, 230), (245, 130, 48), (145, 30, 180), (0, 160, 160))
 _FRAMES = 4
@@ -74,7 +76,20 @@ def row_table(counts: Mapping[str, Any]) -> dg.TableMetadataValue:
 def quantile_table(quantiles: Mapping[str, Mapping[str, float]]) -> dg.TableMetadataValue:
     """Quantiles of several quantities, a row each."""
     rows = [{"per example": name, **values} for name, values in quantiles.items()]
-    return table(rows, tuple(rows[0]))
+    names = sorted({name for values in quantiles.values() for name in values}, key=lambda name: int(name.lstrip("p")))
+    return table(rows, ("per example", *names))
+
+
+def spoken_samples(folder: Path) -> dg.MarkdownMetadataValue:
+    """The first samples of a set without media, as what is said."""
+    from molmo2_assets.ingest.validate import SAMPLES_FILE
+    from training_backend.data.store import RowStore
+
+    store = RowStore(folder)
+    rows = [store.find(identifier) for identifier in json.loads((folder / SAMPLES_FILE).read_text())]
+    lines = [_lines(store.example(row)) for row in rows if row is not None][:4]
+    # Indented code: what rows say is shown as it stands, never as markup of the page.
+    return dg.MetadataValue.md("\n\n".join("\n".join(f"    {line}" for line in found) for found in lines))
 
 
 def embed(path: Path) -> dg.MarkdownMetadataValue:
@@ -110,6 +125,28 @@ def draw_bars(bars: Sequence[tuple[str, float, float | None]], path: Path, title
         axes.annotate(note, (100 * share, place), textcoords="offset points", xytext=(3, -3), fontsize=7)
     axes.set(title=title, xlabel="%")
     axes.margins(x=0.18)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def draw_lengths(shape: Shape, path: Path) -> None:
+    """A histogram of each quantity of a set, side by side, as a PNG; nothing where there is none."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not shape.lengths:
+        return
+    figure = Figure(figsize=(2.6 * len(shape.lengths), 1.9), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(shape.lengths), squeeze=False)[0]
+    for axes, (name, counts) in zip(panels, shape.lengths.items(), strict=True):
+        filled = [place for place, count in enumerate(counts) if count]
+        first, last = min(filled), max(filled)
+        axes.bar(range(first, last + 1), counts[first : last + 1], width=0.95, color="#4477aa")
+        axes.set_xticks([place - 0.5 for place in range(first, last + 2)])
+        edges = [*shape.edges, ""]
+        axes.set_xticklabels([str(edges[place]) for place in range(first, last + 2)], fontsize=6, rotation=45)
+        axes.tick_params(axis="y", labelsize=6)
+        axes.set_title(f"{name} an example", fontsize=8)
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -170,7 +207,8 @@ def _fit(picture: Picture) -> Picture:
 def _tiles(example: Example, cache: Path) -> list[Picture]:
     from PIL import Image
 
-    from training_backend.data.media import MediaCache, VideoReader, read_image
+    from training_backend.data.media import MediaCache, read_image
+    from training_backend.data.video import VideoReader
 
     bytes_of = MediaCache(cache)
     tiles = []

@@ -14,6 +14,7 @@ import dagster as dg
 import msgspec
 
 from molmo2_assets.graph import checks, pictures
+from molmo2_assets.graph.budget import mind_gpu_hours
 from molmo2_assets.graph.step import Built, Layer, Metadata, Parent, Step, asset, exact_parent
 from molmo2_assets.graph.training import execute, mind_other_data
 from molmo2_assets.home import Home
@@ -212,6 +213,8 @@ def _checkpoint(profile: Profile, stage: StageSpec, previous: str | None) -> Lay
             },
             execution=execution(profile, "train"),
         )  # fmt: skip
+        allowed = bool((step.context.op_config or {}).get("over_budget"))
+        mind_gpu_hours(profile.model, stage, spec.execution, allowed=allowed)
         mind_other_data(spec, step.home.runs, stage.on_data_change)
         result = execute(step, spec)
         return Built(result.data_version, result.counts, {"seconds": result.facts["seconds"]})

@@ -13,7 +13,8 @@ import msgspec
 
 from training_backend.launch.processes import Identity, identify, is_alive, is_here
 
-TAG = "molmo2/process"
+TAG = ".dagster/molmo2-process"
+"""Dagster's pages leave out tags that begin like this: an identity is a line long, and nothing that a person asks for."""
 _marked: set[str] = set()
 
 

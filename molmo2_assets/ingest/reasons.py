@@ -6,7 +6,7 @@ changes its meaning.
 
 from __future__ import annotations
 
-REASONS_VERSION = 2
+REASONS_VERSION = 3
 REASONS: dict[str, str] = {
     "not_json": "the line is not a JSON object",
     "not_csv": "the line is not a record of the table",
@@ -35,6 +35,7 @@ REASONS: dict[str, str] = {
     "size_mismatch": "the stated width and height are not those of the file",
     "unsure": "the annotator marked the row as unsure",
     "low_score": "the annotation's score is below what the recipe keeps",
+    "not_selected": "the row belongs to another view of the set, or the recipe leaves such rows out",
     "duplicate": "an earlier row says the same about the same media",
     "id_conflict": "rows about the same media disagree about it",
     "media_missing": "a picture or video is not there",
@@ -47,6 +48,8 @@ REASONS: dict[str, str] = {
     "media_decode": "a file cannot be decoded",
     "media_escapes": "a path leaves its folder",
 }
+LEFT_OUT = frozenset({"not_selected", "low_score", "unsure"})
+"""Reasons that say what a recipe does not want, not that anything is broken: such rows do not count towards a set's limit."""
 
 
 class RowFault(ValueError):

@@ -23,7 +23,9 @@ from molmo2_assets.ingest.reasons import RowFault
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv")
+NAMED_SUFFIXES = (".tsv", ".txt")
+"""Types that hold rows only where a pattern of the entry names them."""
 NOT_ANNOTATIONS = ("media", "masks", "videos", "images", "audio")
 MAX_LINE = 64 << 20
 """Bytes of one line of JSON or CSV; a longer one is set aside unread."""
@@ -61,12 +63,12 @@ def annotation_files(raw: Path, patterns: tuple[str, ...]) -> list[Path]:
     found = []
     for path in sorted(raw.rglob("*")):
         relative = path.relative_to(raw)
-        if not path.is_file() or relative.as_posix() == "manifest.json" or path.suffix not in SUFFIXES:
+        if not path.is_file() or relative.as_posix() == "manifest.json" or path.suffix not in (*SUFFIXES, *NAMED_SUFFIXES):
             continue
         if patterns:
             if any(fnmatch.fnmatch(relative.as_posix(), pattern) for pattern in patterns):
                 found.append(path)
-        elif relative.parts[0] not in NOT_ANNOTATIONS:
+        elif path.suffix in SUFFIXES and relative.parts[0] not in NOT_ANNOTATIONS:
             found.append(path)
     return found
 
@@ -76,12 +78,14 @@ def read_rows(path: Path, raw: Path, columns: tuple[str, ...]) -> Iterator[RawRo
     name = path.relative_to(raw).as_posix()
     if path.suffix == ".parquet":
         yield from _parquet(path, name, columns)
+    elif path.suffix == ".arrow":
+        yield from _arrow(path, name, columns)
     elif path.suffix == ".jsonl":
-        yield from _json_lines(path, name)
+        yield from read_json_lines(path, name)
     elif path.suffix == ".json":
         yield from _json_array(path, name)
     else:
-        yield from _csv(path, name, columns)
+        yield from read_csv(path, name, columns)
 
 
 def _require(name: str, wanted: tuple[str, ...], present: list[str]) -> None:
@@ -117,6 +121,21 @@ def _parquet(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow
             number += len(batch)
 
 
+def _arrow(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow | BadRow]:
+    """Rows of a table that `datasets` saved to disk: an Arrow stream."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+            _require(name, columns, reader.schema.names)
+            number = 0
+            for batch in reader:
+                yield from _batch(batch, name, number)
+                number += len(batch)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{name} is not an Arrow stream that can be read: {error}") from None
+
+
 def _batch(batch: pa.RecordBatch, name: str, first: int) -> Iterator[RawRow | BadRow]:
     """Rows of a batch; one by one where the batch holds bytes that are no text."""
     try:
@@ -135,8 +154,8 @@ def _batch(batch: pa.RecordBatch, name: str, first: int) -> Iterator[RawRow | Ba
 # -- JSON -------------------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
-    for number, (start, line, size) in enumerate(_lines(path)):
+def read_json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
+    for number, (start, line, size) in enumerate(read_lines(path)):
         if line is None:
             fault = RowFault("line_too_long", "", f"{size} bytes, the limit is {MAX_LINE}")
             yield BadRow(name, number, fault, start, size, "")
@@ -149,7 +168,7 @@ def _json_lines(path: Path, name: str) -> Iterator[RawRow | BadRow]:
                 yield RawRow(name, number, data, start, size)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None, int]]:
+def read_lines(path: Path) -> Iterator[tuple[int, bytes | None, int]]:
     """(offset, bytes, length) of each line; no bytes where it is longer than MAX_LINE. A byte order mark belongs to no line."""
     with path.open("rb") as stream:
         offset = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
@@ -173,7 +192,7 @@ def _decode(data: bytes) -> str:
 def _object(text: str) -> dict[str, Any]:
     """The object that a line holds. Raises RowFault."""
     try:
-        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_fields)
+        data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_fields)
     except (ValueError, RecursionError) as error:
         raise RowFault("not_json", "", str(error)) from None
     if not isinstance(data, dict):
@@ -183,11 +202,11 @@ def _object(text: str) -> dict[str, Any]:
     return data
 
 
-def _no_constant(word: str) -> float:
+def no_constant(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Python would keep the last of two equal keys and say nothing."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -254,13 +273,18 @@ def _skip(text: str, place: int) -> int:
 # -- CSV --------------------------------------------------------------------------------------------------------------------
 
 
-def _csv(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow | BadRow]:
-    """Records under a header. A quoted field may span lines, so the record's bytes are counted as the parser takes them."""
+def read_csv(
+    path: Path, name: str, columns: tuple[str, ...], separator: str = ",", names: tuple[str, ...] = ()
+) -> Iterator[RawRow | BadRow]:
+    """Records under a header, or under `names` where there is none.
+
+    A quoted field may span lines, so the record's bytes are counted as the parser takes them.
+    """
     taken = len(_BOM) if path.open("rb").read(len(_BOM)) == _BOM else 0
 
     def lines() -> Iterator[str]:
         nonlocal taken
-        for start, line, size in _lines(path):
+        for start, line, size in read_lines(path):
             taken = start + size
             if line is None:
                 raise ValueError(f"{name} has a line of {size} bytes, the limit is {MAX_LINE}")
@@ -268,8 +292,8 @@ def _csv(path: Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow | B
 
     limit = csv.field_size_limit(MAX_LINE)
     try:
-        reader = csv.reader(lines(), strict=True)
-        header = next(reader, [])
+        reader = csv.reader(lines(), strict=True, delimiter=separator)
+        header = list(names) or next(reader, [])
         _require(name, columns, header)
         for number in itertools.count():
             start = taken

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from molmo2_assets.ingest.adapters import Adapter, Context, Piece, find_adapter
+from molmo2_assets.ingest.adapters import Adapter, Context, Piece, adapter_of
 from molmo2_assets.ingest.contracts import Facts, facts_of, verdicts
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, by_reason, preview, write_quarantine
-from molmo2_assets.ingest.reasons import RowFault
-from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files, read_rows
+from molmo2_assets.ingest.reasons import LEFT_OUT, RowFault
+from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
+from molmo2_assets.ingest.tables import rows_of
 from training_backend.data.example import SCHEMA, Branch, Example, Media, Source
 from training_backend.data.fingerprint import fingerprint
 from training_backend.data.store import RowWriter
@@ -84,16 +85,15 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
 
     Equal inputs give equal bytes. Raises ValueError where a whole file does not have the published layout.
     """
-    adapter = find_adapter(spec.adapter or "")
-    context = Context(spec.style or spec.task, spec.task, spec.adapter_params)
+    adapter, context = adapter_of(spec)
     table = read_media(media)
     work = _Work(spec.name)
     spoke = time.monotonic()
-    files = annotation_files(raw, spec.source.files)
+    files = annotation_files(raw, spec.source.patterns)
     if not files:
-        raise ValueError(f"{spec.name}: its raw files hold no annotations that match {list(spec.source.files) or 'a known type'}")
+        raise ValueError(f"{spec.name}: its raw files hold no annotations of {list(spec.source.patterns) or 'a known type'}")
     for path in files:
-        for row in read_rows(path, raw, adapter.columns):
+        for row in rows_of(spec, path, raw, adapter.needs(context), adapter.optional):
             work.rows += 1
             _one_row(row, adapter, context, table, work)
             if time.monotonic() - spoke > _LOG_SECONDS:
@@ -104,7 +104,8 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
     examples = list(_merge(spec, work))
     rows_ok = len(work.accepted)
     assert work.rows == rows_ok + len(work.aside), "every row is either accepted or set aside"
-    share = len(work.aside) / work.rows if work.rows else 0.0
+    left_out = sum(row.reason in LEFT_OUT for row in work.aside)
+    share = (len(work.aside) - left_out) / (work.rows - left_out) if work.rows > left_out else 0.0
     rejected = share > spec.max_bad_fraction
     write_quarantine(dest, work.aside)
     facts = {"bad_fraction": round(share, 6), "max_bad_fraction": spec.max_bad_fraction, **_sketch(examples)}

@@ -15,7 +15,7 @@ import msgspec
 from molmo2_assets.mixtures.leaks import find_leaks
 from molmo2_assets.mixtures.rebalance import leave_out
 from molmo2_assets.mixtures.weights import WeightRow
-from molmo2_assets.profile import Absent, DatasetSpec, MixtureSpec, ProvenanceRule, provenance_allowed
+from molmo2_assets.profile import Absent, DatasetSpec, LicenceRule, MixtureSpec, ProvenanceRule, objections
 from training_backend.data.fingerprint import short
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def build_mixture(
     absent: Absent,
     *,
     provenance: ProvenanceRule | None = None,
+    licences: LicenceRule | None = None,
     planned_examples: float | None = None,
 ) -> MixtureReport:
     """Write the mixture into `dest`.
@@ -95,15 +96,16 @@ def build_mixture(
     into `eval_validated` are reported, not raised: whoever publishes decides. `planned_examples` (of the longest stage that uses
     the mixture) is needed to hold `max_repeats`.
 
-    Raises MixtureRefused for absent datasets under `refuse`, empty datasets, provenance that the recipe does not allow, and rows
-    that would be repeated too often.
+    Raises MixtureRefused for absent datasets under `refuse`, empty datasets, a provenance or licence that the recipe does not
+    allow, and rows that would be repeated too often.
     """
     from training_backend.data.order import PERIOD, Mixture, MixtureEntry, integer_weights
     from training_backend.data.store import RowStore
 
     missing = _absent(spec, validated)
     rows = {name: len(RowStore(validated[name][0])) for name in spec.datasets if name not in missing}
-    reasons = _refusals(rows, [datasets[name] for name in spec.datasets], missing, absent, provenance or ProvenanceRule())
+    sources, terms = provenance or ProvenanceRule(), licences or LicenceRule()
+    reasons = _refusals(rows, [datasets[name] for name in spec.datasets], missing, absent, (sources, terms))
     if reasons:
         raise MixtureRefused("\n".join(reasons))
     declared = {name: datasets[name].weight_rows or datasets[name].rows or 0 for name in missing}
@@ -138,6 +140,9 @@ def build_mixture(
             "shared_wordings": found.shared_wordings,
             "left_out": [msgspec.to_builtins(entry) for entry in left_out],
             "unchecked_evaluation_sets": sorted(set(eval_validated) - set(ready)),
+            "unknown_provenance": sorted(name for name in rows if datasets[name].provenance == "unknown"),
+            "unknown_licence": sorted(name for name in rows if datasets[name].licence == "unknown"),
+            "exceptions": {name: reason for rule in (sources, terms) for name, reason in rule.exceptions.items() if name in rows},
         },
     )
 
@@ -166,7 +171,11 @@ def _absent(spec: MixtureSpec, validated: Mapping[str, tuple[Path, Manifest]]) -
 
 
 def _refusals(
-    rows: Mapping[str, int], datasets: Iterable[DatasetSpec], missing: Mapping[str, str], absent: Absent, rule: ProvenanceRule
+    rows: Mapping[str, int],
+    datasets: Iterable[DatasetSpec],
+    missing: Mapping[str, str],
+    absent: Absent,
+    rules: tuple[ProvenanceRule, LicenceRule],
 ) -> list[str]:
     reasons = []
     if absent == "refuse":
@@ -175,9 +184,7 @@ def _refusals(
             for name, reason in missing.items()
         ]
     for dataset in datasets:
-        if not provenance_allowed(dataset, rule):
-            allowed = ", ".join(rule.allow)
-            reasons.append(f"{dataset.name} has provenance {dataset.provenance}, this recipe allows {allowed}; take it out")
+        reasons += [f"{objection}; take it out, or name it in the rule's exceptions" for objection in objections(dataset, *rules)]
         if rows.get(dataset.name) == 0:
             reasons.append(f"{dataset.name} has no rows; look at its quarantine, or take it out of the mixture")
     return reasons

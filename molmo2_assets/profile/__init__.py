@@ -4,7 +4,7 @@ Everything that other rooms use is importable from here.
 """
 
 from molmo2_assets.profile.catalogue import BUILT_IN, Catalogue
-from molmo2_assets.profile.checks import provenance_allowed
+from molmo2_assets.profile.checks import objections
 from molmo2_assets.profile.document import ProfileError
 from molmo2_assets.profile.load import catalogue, load_profile, profile_names
 from molmo2_assets.profile.structs import (
@@ -14,15 +14,18 @@ from molmo2_assets.profile.structs import (
     BenchmarkSpec,
     DatasetSpec,
     ExportSpec,
+    LicenceRule,
     MediaSpec,
     MixtureGroup,
     MixtureItem,
     MixtureSpec,
     Profile,
     ProvenanceRule,
+    Published,
     SourceSpec,
     StageName,
     StageSpec,
+    WeightsSource,
 )
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Catalogue",
     "DatasetSpec",
     "ExportSpec",
+    "LicenceRule",
     "MediaSpec",
     "MixtureGroup",
     "MixtureItem",
@@ -41,11 +45,13 @@ __all__ = [
     "Profile",
     "ProfileError",
     "ProvenanceRule",
+    "Published",
     "SourceSpec",
     "StageName",
     "StageSpec",
+    "WeightsSource",
     "catalogue",
     "load_profile",
+    "objections",
     "profile_names",
-    "provenance_allowed",
 ]

@@ -16,11 +16,13 @@ from molmo2_assets.profile.document import Node, Problem, Site, unknown
 from molmo2_assets.profile.structs import (
     BenchmarkSpec,
     DatasetSpec,
+    LicenceRule,
     MixtureItem,
     MixtureSpec,
     ProvenanceRule,
     StageName,
     StageSpec,
+    WeightsSource,
 )
 from training_backend.api import Execution, Kind
 from training_backend.config import ModelConfig, TokenizerConfig
@@ -31,8 +33,9 @@ SPECIAL_TOKENS = 16
 SMALLEST_VOCABULARY = 256 + 3
 """Bytes and chat markers."""
 _SUM_TOLERANCE = 1e-9
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_PROVENANCE = re.compile(r"human|program|open-model:\S+|proprietary|unknown")
+_PROVENANCE = re.compile(r"human|program|open-model:\S+|proprietary-text|proprietary|unknown")
 _SOURCE_NEEDS: dict[str, tuple[str, ...]] = {
     "hub": ("repo",),
     "url": ("files",),
@@ -60,6 +63,7 @@ class Parts:
     include: tuple[str, ...]
     execution: Mapping[str, Execution]
     provenance: ProvenanceRule
+    licences: LicenceRule
 
 
 def check_dataset(spec: DatasetSpec, site: Site) -> None:
@@ -67,8 +71,8 @@ def check_dataset(spec: DatasetSpec, site: Site) -> None:
     if not _NAME.fullmatch(spec.name):
         site.add(f"{spec.name!r} cannot name a dataset: small letters, digits and _ only")
     if not _PROVENANCE.fullmatch(spec.provenance):
-        text = f"{spec.name}.provenance is {spec.provenance!r}; it is human, program, open-model:<name>, proprietary or unknown"
-        site.add(text, "provenance")
+        known = "human, program, open-model:<name>, proprietary-text, proprietary or unknown"
+        site.add(f"{spec.name}.provenance is {spec.provenance!r}; it is {known}", "provenance")
     if not 0 <= spec.max_bad_fraction <= 1:
         site.add(f"{spec.name}.max_bad_fraction is a fraction, from 0 to 1", "max_bad_fraction")
     lacks = [field for field in _SOURCE_NEEDS[spec.source.kind] if not getattr(spec.source, field)]
@@ -112,6 +116,15 @@ def check_model(model: ModelConfig, site: Site) -> None:
         site.add(text, "decoder", "extra_tokens")
 
 
+def check_source(source: WeightsSource, place: str, site: Site, *path: str) -> None:
+    """A folder or a repository, and a revision that is a commit."""
+    if source.folder is not None and (source.repo is not None or source.revision is not None):
+        site.add(f"{place} names both a folder and a repository; one of them", *path, "folder")
+    if source.revision is not None and not _COMMIT.fullmatch(source.revision):
+        text = f"{place}.revision is {source.revision!r}; a commit of 40 hexadecimal digits is expected, branches move"
+        site.add(text, *path, "revision")
+
+
 def check_parts(parts: Parts, problems: list[Problem]) -> None:
     """Everything that looks at more than one part of a profile."""
     for name, mixture in parts.mixtures.items():
@@ -126,6 +139,7 @@ def check_parts(parts: Parts, problems: list[Problem]) -> None:
     for number, name in enumerate(parts.include):
         if name not in parts.known_datasets:
             Site(parts.root, problems).add(f"include: {unknown('dataset', name, parts.known_datasets)}", "include", number)
+    _check_exceptions(parts, Site(parts.root, problems))
     _check_tokenizer(parts, Site(parts.root, problems))
     _check_execution(parts, Site(parts.root, problems))
 
@@ -187,14 +201,26 @@ def _check_entries(items: Mapping[str, MixtureItem], parts: Parts, site: Site) -
             site.add(unknown("dataset", entry, parts.known_datasets), entry)
         elif spec is not None and spec.role == "eval":
             site.add(f"{entry} is an evaluation set and must not be trained on", entry)
-        elif spec is not None and not provenance_allowed(spec, parts.provenance):
-            allowed = ", ".join(parts.provenance.allow)
-            site.add(f"{entry} has provenance {spec.provenance}, this recipe allows {allowed}", entry)
+        elif spec is not None:
+            for objection in objections(spec, parts.provenance, parts.licences):
+                site.add(objection, entry)
 
 
-def provenance_allowed(spec: DatasetSpec, rule: ProvenanceRule) -> bool:
-    """Whether a recipe accepts how a dataset came about."""
-    return any(fnmatch.fnmatchcase(spec.provenance, pattern) for pattern in rule.allow)
+def objections(spec: DatasetSpec, provenance: ProvenanceRule, licences: LicenceRule) -> list[str]:
+    """Why a recipe does not accept how a dataset came about, or its licence; nothing for what it accepts or excepts."""
+    rules = (("provenance", spec.provenance, provenance), ("licence", spec.licence, licences))
+    return [
+        f"{spec.name} has {what} {value}, this recipe allows {', '.join(rule.allow)}"
+        for what, value, rule in rules
+        if spec.name not in rule.exceptions and not any(fnmatch.fnmatchcase(value, pattern) for pattern in rule.allow)
+    ]
+
+
+def _check_exceptions(parts: Parts, site: Site) -> None:
+    for section, rule in (("provenance", parts.provenance), ("licences", parts.licences)):
+        for name in rule.exceptions:
+            if name not in parts.known_datasets:
+                site.add(f"{section}.exceptions: {unknown('dataset', name, parts.known_datasets)}", section, "exceptions", name)
 
 
 def _check_stage(stage: StageSpec, site: Site) -> None:

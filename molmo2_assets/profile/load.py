@@ -4,10 +4,10 @@ Belongs here: the search path and the chain of profiles. Does not belong here: Y
 (`resolve.py`), what they mean together (`checks.py`).
 
 A profile file has `description`, `extends`, `model`, `tokenizer`, `tokenizer_texts`, `include`, `datasets`, `benchmarks`,
-`mixtures`, `stage_defaults`, `stages`, `execution`, `absent`, `provenance`, `owners`, `hf_export`, `base_weights`. `datasets` and
-`benchmarks` change entries of the catalogue or define new ones. Mappings merge with those of the extended profile key by key,
-lists and values replace, null takes away. `stage_defaults` lie below every stage and are merged over the chain first. `model` is
-the name of a preset, or a mapping with `preset` and changes to it.
+`mixtures`, `stage_defaults`, `stages`, `execution`, `absent`, `provenance`, `licences`, `owners`, `hf_export`, `base_weights`.
+`datasets` and `benchmarks` change entries of the catalogue or define new ones. Mappings merge with those of the extended profile
+key by key, lists and values replace, null takes away. `stage_defaults` lie below every stage and are merged over the chain first.
+`model` is the name of a preset, or a mapping with `preset` and changes to it.
 """
 
 from __future__ import annotations

@@ -24,12 +24,61 @@ class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of the structs here: immutable, keyword-only, a misspelt field is an error."""
 
 
+class JoinSpec(_Spec, frozen=True, kw_only=True):
+    """A table beside the rows: what it says of a row becomes one more column of it.
+
+    `file` is a path in the raw folder. With `{column}` in it every row has a document of its own, taken whole. Else the record is
+    looked up by the row's column `on`: in a JSON object by its keys, in other files by their column `key`, in lists and lines of
+    text by number from 0. `at` leads to the table inside a JSON document; `column` takes one field of the record.
+    """
+
+    file: str
+    on: str | None = None
+    key: str | None = None
+    at: str | None = None
+    column: str | None = None
+
+
+class TableSpec(_Spec, frozen=True, kw_only=True):
+    """Where rows stand in published files that are not simply one row a line or record.
+
+    It is for the files that match `files` (none: all). `at` is the dotted path to the rows inside a JSON document; with `keyed`
+    they are the values of an object, and their keys become that column. `header` names the columns of a table
+    that does not, `separator` parts its fields; `pattern` is a regular expression whose named groups are the columns of a line of
+    text. `explode` names lists in a row, each inside the one before: their items become rows of their own, over the fields around
+    them. `add` are columns with the same value in every row, `joins` columns from other files.
+    """
+
+    files: tuple[str, ...] = ()
+    at: str | None = None
+    keyed: str | None = None
+    header: tuple[str, ...] = ()
+    separator: str = ","
+    pattern: str | None = None
+    explode: tuple[str, ...] = ()
+    add: dict[str, str] = {}
+    joins: dict[str, JoinSpec] = {}
+
+
+class SelectSpec(_Spec, frozen=True, kw_only=True):
+    """Which rows belong to a view of a set; the others are counted as `not_selected`, which is no fault of theirs.
+
+    By dotted column: `only` these values, `never` those, `between` two numbers (null: no bound; a list counts by its length).
+    """
+
+    only: dict[str, tuple[str | int | bool | None, ...]] = {}
+    never: dict[str, tuple[str | int | bool | None, ...]] = {}
+    between: dict[str, tuple[float | None, float | None]] = {}
+
+
 class SourceSpec(_Spec, frozen=True, kw_only=True):
     """Where annotation files come from.
 
     `hub`: `repo` at commit `revision` (None: resolved and recorded when it is first fetched), `config` and `split`, or `files` as
-    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say.
-    `generated`: `generator` with `params`. `package`: `generator` names what an installed package brings.
+    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say. Of
+    both, `params.sha256` maps addresses or names to published hashes. `generated`: `generator` with `params`. `package`:
+    `generator` names what an installed package brings. `tables` say where rows stand in those files; each table that matches a
+    file reads it.
     """
 
     kind: Literal["hub", "url", "manual", "generated", "package"]
@@ -42,28 +91,43 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
     path: str | None = None
     instructions: str | None = None
+    tables: tuple[TableSpec, ...] = ()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Glob patterns of the annotation files among what was fetched; none for `url`, whose `files` are addresses."""
+        return () if self.kind == "url" else self.files
 
 
 class MediaSpec(_Spec, frozen=True, kw_only=True):
     """Where the pictures and videos of a set are.
 
-    `embedded` in the annotation files, in a `folder` beside them, or at `urls`. `layout` is a `str.format` template over the row,
-    relative to the raw folder; `sha256_column` the published column with the expected hash of the bytes.
+    `embedded` in the annotation files, in a `folder` beside them, or at `urls`. `layout` is a `str.format` template over the row
+    and its `uri`, relative to the raw folder, or to `path` (absolute, or below the folder named by MOLMO2_MANUAL) where a person
+    keeps them; `*` stands for any part of a name, and `also` are templates that are tried after it. `sha256_column` is the
+    published column with the expected hash of the bytes. `origin` says where the media come from, `instructions` what a person
+    must do to have them.
     """
 
     kind: Literal["none", "embedded", "folder", "urls"] = "none"
     layout: str | None = None
+    also: tuple[str, ...] = ()
+    path: str | None = None
     sha256_column: str | None = None
+    origin: str | None = None
+    instructions: str | None = None
 
 
 class DatasetSpec(_Spec, frozen=True, kw_only=True):
     """One dataset: a published set, or one view (task) of it.
 
     `adapter` turns its rows into examples; None means that nobody has written one yet, and the set is then unavailable with that
-    reason. `columns` are the published ones. `rows` is what the publisher declares, `weight_rows` the number of tree examples when
-    that differs (mixtures use it before the set is validated). `max_bad_fraction` of rows may be set aside before the set is
-    rejected; `expected_bad` says that some are known to be bad, so that setting them aside is no news. `provenance` is `human`,
-    `program` (computed, no model), `open-model:<name>`, `proprietary` or `unknown`. None everywhere means "not known", never
+    reason. `columns` are the published ones; `layout` says whether they were seen in published code or on the set's card
+    (`confirmed`, in `evidence`), or are `assumed` from descriptions. `select` makes a view of the set's rows. `rows` is what the
+    publisher declares, `weight_rows` the number of tree examples when that differs (mixtures use it before the set is validated).
+    `max_bad_fraction` of rows may be set aside before the set is rejected; `expected_bad` says that some are known to be bad, so
+    that setting them aside is no news. `provenance` is `human`, `program` (computed, no model), `open-model:<name>`,
+    `proprietary-text` (a closed model that saw words only), `proprietary` or `unknown`. None everywhere means "not known", never
     "none".
     """
 
@@ -78,8 +142,11 @@ class DatasetSpec(_Spec, frozen=True, kw_only=True):
     style: str | None = None
     role: Role = "train"
     columns: tuple[str, ...] = ()
+    layout: Literal["confirmed", "assumed"] = "assumed"
+    evidence: str | None = None
+    select: SelectSpec | None = None
     media: MediaSpec = MediaSpec()
-    licence: str = "see source"
+    licence: str = "unknown"
     access: Literal["open", "gated", "manual"] = "open"
     provenance: str = "unknown"
     rows: int | None = None
@@ -171,12 +238,30 @@ class StageSpec(StageConfig, frozen=True, kw_only=True):
         return StageConfig(**{name: getattr(self, name) for name in StageConfig.__struct_fields__})
 
 
-class BaseWeights(_Spec, frozen=True, kw_only=True):
-    """Folders of a published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+class WeightsSource(_Spec, frozen=True, kw_only=True):
+    """Published weights: a folder of one's own, or a repository on the Hub at an exact commit (`revision`).
 
-    decoder: str
-    vision: str
+    In a profile `repo` and `revision` need not be written where the model's preset says them (`published` in models.yaml).
+    """
+
+    folder: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+
+class BaseWeights(_Spec, frozen=True, kw_only=True):
+    """A published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+
+    decoder: WeightsSource = WeightsSource()
+    vision: WeightsSource = WeightsSource()
     seed: int = 0
+
+
+class Published(_Spec, frozen=True, kw_only=True):
+    """Where the two parts that a preset's training starts from are published."""
+
+    decoder: WeightsSource = WeightsSource()
+    vision: WeightsSource = WeightsSource()
 
 
 class ExportSpec(_Spec, frozen=True, kw_only=True):
@@ -189,9 +274,18 @@ class ExportSpec(_Spec, frozen=True, kw_only=True):
 
 
 class ProvenanceRule(_Spec, frozen=True, kw_only=True):
-    """Patterns (`*` matches anything) of the provenance that a recipe accepts."""
+    """Patterns (`*` matches anything) of the provenance that a recipe accepts; `exceptions` are datasets that it takes all the
+    same, each with the reason, which is shown beside every mixture."""
 
     allow: tuple[str, ...] = ("*",)
+    exceptions: dict[str, str] = {}
+
+
+class LicenceRule(_Spec, frozen=True, kw_only=True):
+    """The same for licences."""
+
+    allow: tuple[str, ...] = ("*",)
+    exceptions: dict[str, str] = {}
 
 
 class Profile(_Spec, frozen=True, kw_only=True):
@@ -216,6 +310,7 @@ class Profile(_Spec, frozen=True, kw_only=True):
     tokenizer_texts: tuple[str, ...] = ()
     execution: dict[str, Execution] = {}
     provenance: ProvenanceRule = ProvenanceRule()
+    licences: LicenceRule = LicenceRule()
     owners: dict[str, str] = {}
     hf_export: ExportSpec | None = None
     base_weights: BaseWeights | None = None

@@ -113,6 +113,47 @@ LAYOUTS: dict[str, Layout] = {
          "labels": ["boats", "boats"]},
         _TWO, "multi_image_pointing", "multi_image_pointing",
     ),
+    "cosyn_point": Layout(
+        {"image": {"bytes": b"png", "path": "a.png"}, "questions": ["Where are the bars?"],
+         "answer_points": [{"x": [75.0, 25.0], "y": [10.0, 50.0]}], "names": ["bars"]},
+        (_PICTURE,), "image_pointing", "cosyn_point",
+    ),
+    "masked_pointing": Layout(
+        {"category": "steerable", "image_filename": "a.png", "user_input": "the boat",
+         "mask": {"size": [100, 200], "counts": [0, 100, 19_900]}},
+        (_PICTURE,), "image_pointing", "pointing", {"image": "{category}/{image_filename}", "question": "user_input"},
+    ),
+    "image_questions": Layout(
+        {"image": "a.png", "question": "What floats?", "choices": ["a car", "a boat"], "answer": 1},
+        (_PICTURE,), "image_qa", "science_qa",
+        {"media": "image", "question": "question", "options": "choices", "correct": "answer"},
+    ),
+    "image_counts": Layout(
+        {"image": "a.png", "question": "How many boats?", "count": 2}, (_PICTURE,), "counting", "point_count",
+        {"media": "image", "question": "question", "count": "count"},
+    ),
+    "video_questions": Layout(
+        {"video": "film", "span": [2.0, 4.0], "label": "sailing"}, (_FILM,), "video_qa", "coin_label",
+        {"media": "video", "clip": ["span"], "asks": ["What is done?"], "answer": "label"},
+    ),
+    "video_counts": Layout(
+        {"video": "film", "question": "How many boats?", "label": "boats", "count": 2}, (_FILM,), "counting", "video_count",
+        {"media": "video", "question": "question", "count": "count", "label": "label"},
+    ),
+    "text_questions": Layout(
+        {"questions": ["Who are you?", "What are you?"], "answer": "A model."}, (), "text", "text_sft",
+        {"each": ["questions"], "question": "questions", "answer": "answer"},
+    ),
+    "fun_qa": Layout(
+        {"visual_input": "film", "gt": "2", "instruction":
+         "Choose.\nThe Question is: What is funny?\n The Options are: ['Options 1: the car', 'Options 2: the fall']"},
+        (_FILM,), "video_qa", "video_short_answer",
+    ),
+    "molmo2_cap_eval": Layout(
+        {"video_id": "film", "source": "vimeo", "video_start": None, "video_end": None, "aggregated_caption": "A boat leaves.",
+         "atomic_statements": ["There is a boat."], "statement_categories": ["objects"]},
+        (_FILM,), "video_caption", "video_long_caption",
+    ),
     "captioned_images": Layout({"image": "a.png", "caption": "A boat."}, (_PICTURE,), "image_caption", "long_caption"),
     "molmo2_cap": Layout(
         {"video_id": "film", "video_start": 0.0, "video_end": 10.0, "video_caption": "A boat.", "merged_caption": "A boat leaves.",

@@ -31,7 +31,7 @@ def draw_losses(records: Sequence[dict[str, Any]], path: Path, title: str) -> No
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="loss (cross-entropy per weighted token)", title=title)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=7, loc="upper right", ncols=2)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)  # beside the lines, never on them
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     replace_file(path, buffer.getvalue())

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from molmo2_assets.ingest.reasons import RowFault
 from molmo2_assets.ingest.rows import RawRow
@@ -42,6 +44,17 @@ class Piece:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an entry may tell its adapter (`adapter_params`); an unknown or mistyped one is an error of the entry."""
+
+    def needed(self) -> tuple[str, ...]:
+        """Columns that these parameters name and that rows must have."""
+        return ()
+
+
+P = TypeVar("P", bound=Parameters)
+
+
 @dataclass(frozen=True)
 class Context:
     """What an adapter may know besides its row: the entry's parameters, style and task."""
@@ -49,13 +62,30 @@ class Context:
     style: str
     task: Task
     params: dict[str, Any]
+    _typed: dict[type, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def of(self, kind: type[P]) -> P:
+        """The parameters as `kind`. Raises ValueError saying which is wrong."""
+        if kind not in self._typed:
+            try:
+                self._typed[kind] = msgspec.convert(self.params, kind)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"adapter_params: {str(error).replace('`', '')}") from None
+        found: P = self._typed[kind]
+        return found
+
+    @property
+    def film(self) -> bool:
+        """Whether the set is about videos."""
+        return self.task.startswith("video")
 
 
 @dataclass(frozen=True)
 class Adapter:
     """One published layout. `media` names what a row is about; `read` gets the same media with their facts, in that order.
 
-    `code_version` is bumped by hand when the examples of unchanged rows change.
+    `columns` must be there whatever the parameters say; rows of JSON may leave out the
+    `optional` ones. `code_version` is bumped by hand when the examples of unchanged rows change.
     """
 
     name: str
@@ -63,6 +93,12 @@ class Adapter:
     media: Callable[[RawRow, Context], list[Reference]]
     read: Callable[[RawRow, Sequence[Media], Context], Piece]
     code_version: int = 1
+    optional: tuple[str, ...] = ()
+    parameters: type[Parameters] = Parameters
+
+    def needs(self, context: Context) -> tuple[str, ...]:
+        """Every column that is read under the parameters of a context. Raises ValueError for parameters that are none."""
+        return tuple(dict.fromkeys((*self.columns, *context.of(self.parameters).needed())))
 
 
 # -- fields -----------------------------------------------------------------------------------------------------------------
@@ -144,6 +180,18 @@ def xy_list(points: Any, name: str) -> list[tuple[float, float]]:
     return [(number(point, "x"), number(point, "y")) for point in pairs]
 
 
+UNITS = {"percent": 100.0, "thousandth": 1000.0, "fraction": 1.0}
+"""Full width and height in the units of published coordinates that do not depend on the picture."""
+Unit = Literal["percent", "thousandth", "fraction", "pixel"]
+
+
+def scale_of(unit: Unit, media: Media) -> tuple[float, float]:
+    """What full width and height are in a unit."""
+    if unit == "pixel":
+        return float(media.width), float(media.height)
+    return UNITS[unit], UNITS[unit]
+
+
 def fraction(value: float, whole: float) -> float:
     """`value` as a share of `whole`, to five decimals; never clipped: what is outside is the contract's to find."""
     return round(value / whole, 5) + 0.0  # no negative zero: it would be another row
@@ -195,8 +243,6 @@ def clip_of(media: Media, start: float | None, end: float | None) -> Media:
 
     An end that passes the file's by no more than rounding means the file's end.
     """
-    import msgspec
-
     if start is None and end is None:
         return media
     duration = media.duration or 0.0

@@ -1,19 +1,22 @@
-"""Layouts about one picture or several: PixMo, ChartQA, the multi-image sets of Molmo2.
+"""Layouts about one picture or several with rules of their own: PixMo, ChartQA, CoSyn-point, the multi-image sets of Molmo2.
 
-Units: PixMo-Points and Molmo2-MultiImagePoint publish percent, PixMo-Count pixels (molmo2.md §2).
+Units, where an entry does not say otherwise: PixMo-Points, CoSyn-point and Molmo2-MultiImagePoint publish percent, PixMo-Count
+pixels (allenai/molmo2, olmo/data/pixmo_datasets.py; the card of PixMo-Points says pixels and is wrong).
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from molmo2_assets.ingest.adapters.base import (
     Adapter,
     Context,
+    Parameters,
     Piece,
     Reference,
+    Unit,
     ask,
     counted,
     fraction,
@@ -22,33 +25,63 @@ from molmo2_assets.ingest.adapters.base import (
     maybe_list,
     need,
     paired,
+    scale_of,
     word_list,
     words,
     xy_list,
 )
+from molmo2_assets.ingest.adapters.named import embedded
 from molmo2_assets.ingest.reasons import RowFault
 from molmo2_assets.ingest.rows import RawRow
-from training_backend.data.example import Branch, Count, Media, Points
+from training_backend.data.example import Branch, Count, Media, Points, Text, Turn
 
 PERCENT = (100.0, 100.0)
+_TURN = re.compile(r"(\[USER\]|\[ASSISTANT\])")
+
+
+class PictureParams(Parameters, frozen=True, kw_only=True):
+    """`check_sha256`: whether pictures must have the published hash. `unit` of coordinates. `spoken`: how many transcripts become
+    branches beside a caption (none: all)."""
+
+    check_sha256: bool = True
+    unit: Unit = "percent"
+    spoken: int | None = None
+
+
+class CountParams(PictureParams, frozen=True, kw_only=True):
+    """The same, for sets that publish pixels."""
+
+    unit: Unit = "pixel"
+
+
+class SeveralParams(Parameters, frozen=True, kw_only=True):
+    """`images`: the column with addresses or paths of the pictures. `unit` of coordinates."""
+
+    images: str = "image_urls"
+    unit: Unit = "percent"
+
+    def needed(self) -> tuple[str, ...]:
+        return (self.images,)
 
 
 def _url(row: RawRow, context: Context) -> list[Reference]:
-    digest = maybe_digest(row.data.get("image_sha256"), "image_sha256") if context.params.get("check_sha256", True) else None
+    checked = context.of(PictureParams).check_sha256
+    digest = maybe_digest(row.data.get("image_sha256"), "image_sha256") if checked else None
     return [Reference(words(row.data, "image_url"), "image", digest)]
 
 
 def _urls(row: RawRow, context: Context) -> list[Reference]:
-    urls = word_list(row.data, "image_urls")
+    name = context.of(SeveralParams).images
+    urls = word_list(row.data, name)
     if not urls:
-        raise RowFault("no_media", "image_urls", "an empty list")
+        raise RowFault("no_media", name, "an empty list")
     # Molmo2-MultiImagePoint's `image_sha256s` are hashes of the URLs, as its card says: nothing to check pictures with.
     return [Reference(url, "image") for url in urls]
 
 
 def _cap(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     branches = [ask("caption", context.style, None, words(row.data, "caption"))]
-    for number, transcript in enumerate(maybe_list(row.data, "transcripts")):
+    for number, transcript in enumerate(maybe_list(row.data, "transcripts")[: context.of(PictureParams).spoken]):
         if not isinstance(transcript, str | None):
             raise RowFault("wrong_type", "transcripts", type(transcript).__name__)
         if transcript and transcript.strip():  # sound that was no speech gives an empty transcript
@@ -58,7 +91,7 @@ def _cap(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 def _points(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     label = words(row.data, "label")
-    points = image_points(label, xy_list(row.data.get("points"), "points"), PERCENT)
+    points = image_points(label, xy_list(row.data.get("points"), "points"), scale_of(context.of(PictureParams).unit, media[0]))
     parts = counted(points, need(row.data, "count", int))
     mode = "point_count" if row.data.get("collection_method") == "counting" else context.style
     branches = [ask(f"{label}/point", "pointing", None, points)] if mode != "point_count" else []
@@ -102,7 +135,7 @@ def _count(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     if published is None:
         branches = [ask(f"{label}/count", "count", None, Count(label=label, count=count))]
     else:
-        scale = (float(picture.width), float(picture.height))
+        scale = scale_of(context.of(CountParams).unit, picture)
         points = image_points(label, xy_list(published, "points"), scale)
         parts = counted(points, count)
         branches = [ask(f"{label}/count", "count", None, parts[1]), ask(f"{label}/point_count", "point_count", None, *parts)]
@@ -115,13 +148,7 @@ def _question(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 
 def _embedded(row: RawRow, context: Context) -> list[Reference]:
-    image = need(row.data, "image", dict)
-    data = image.get("bytes")
-    if not isinstance(data, bytes | None):
-        raise RowFault("wrong_type", "image.bytes", type(data).__name__)
-    # Named by content: rows that claim the same path may hold different bytes, and only the broken ones are to be set aside.
-    name = hashlib.sha256(data).hexdigest()[:16] if data else "no-bytes"
-    return [Reference(f"embedded:{image.get('path') or row.file}#{name}", "image", data=data)]
+    return [embedded(row, "image", need(row.data, "image", dict))]
 
 
 def _chart(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
@@ -155,7 +182,8 @@ def _multi_points(row: RawRow, media: Sequence[Media], context: Context) -> Piec
         raise RowFault("id_conflict", "labels", f"one row names {sorted(set(names))}")
     found: list[Any] = []
     for image, (pairs, count) in enumerate(zip(points, counts, strict=True)):
-        here = image_points(names[0], xy_list(pairs, "points"), PERCENT, image, len(found))
+        scale = scale_of(context.of(SeveralParams).unit, media[image])
+        here = image_points(names[0], xy_list(pairs, "points"), scale, image, len(found))
         counted(here, need({"counts": count}, "counts", int))
         found += here.points
     branch: Branch = ask(names[0], context.style, None, Points(label=names[0], points=tuple(found)))
@@ -170,14 +198,61 @@ def _captioned(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
     return Piece(media[0].uri, tuple(media), (ask("caption", context.style, None, words(row.data, "caption")),))
 
 
+def _pointed_questions(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
+    """CoSyn-point: questions, their points and what these are called, as parallel lists."""
+    questions, names = word_list(row.data, "questions"), word_list(row.data, "names")
+    answers = need(row.data, "answer_points", list)
+    paired("questions", questions, names, answers)
+    if not questions:
+        raise RowFault("missing_field", "questions", "no questions")
+    scale = scale_of(context.of(PictureParams).unit, media[0])
+    branches = [
+        ask(question, context.style, question, image_points(name, xy_list(points, "answer_points"), scale))
+        for question, name, points in zip(questions, names, answers, strict=True)
+    ]
+    return Piece(media[0].uri, tuple(media), tuple(branches))
+
+
+def _dialogue(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
+    """PixMo-CapQA: a question, or the turns so far in one text between [USER] and [ASSISTANT], and the last answer beside it."""
+    written = words(row.data, "question")
+    if _TURN.search(written) is None:
+        return _question(row, media, context)
+    before, *said = _TURN.split(written)
+    if before.strip() or len(said) < 2:
+        raise RowFault("roles", "question", "it does not begin with [USER]")
+    spoken = [
+        (role, words({"question": text}, "question")) for role, text in zip(said[::2], said[1::2], strict=True) if text.strip()
+    ]
+    turns = [Turn(role="user" if role == "[USER]" else "assistant", parts=(Text(text=text),)) for role, text in spoken]
+    turns.append(Turn(role="assistant", parts=(Text(text=words(row.data, "answer")),)))
+    return Piece(media[0].uri, tuple(media), (Branch(id=written, style=context.style, turns=tuple(turns)),))
+
+
 ADAPTERS = (
-    Adapter("pixmo_cap", ("image_url", "caption", "transcripts"), _url, _cap),
-    Adapter("pixmo_points", ("image_url", "image_sha256", "points", "count", "label", "collection_method"), _url, _points),
-    Adapter("pixmo_points_eval", ("image_url", "label", "points", "masks"), _url, _points_eval, code_version=2),
-    Adapter("pixmo_count", ("image_url", "image_sha256", "count", "points", "label"), _url, _count),
-    Adapter("pixmo_ask_model_anything", ("image_url", "image_sha256", "question", "answer"), _url, _question),
-    Adapter("chart_qa", ("image", "query", "label", "human_or_machine"), _embedded, _chart),
-    Adapter("molmo2_multi_image_qa", ("image_urls", "qa_pairs"), _urls, _multi_question),
-    Adapter("molmo2_multi_image_point", ("image_urls", "points", "counts", "labels"), _urls, _multi_points),
+    Adapter("pixmo_cap", ("image_url", "caption", "transcripts"), _url, _cap, optional=("transcripts",), parameters=PictureParams),
+    Adapter(
+        "pixmo_points", ("image_url", "image_sha256", "points", "count", "label", "collection_method"), _url, _points,
+        optional=("image_sha256", "collection_method"), parameters=PictureParams,
+    ),
+    Adapter(
+        "pixmo_points_eval", ("image_url", "label", "points", "masks"), _url, _points_eval, code_version=2,
+        parameters=PictureParams,
+    ),
+    Adapter(
+        "pixmo_count", ("image_url", "image_sha256", "count", "points", "label"), _url, _count,
+        optional=("image_sha256", "points"), parameters=CountParams,
+    ),
+    Adapter(
+        "pixmo_ask_model_anything", ("image_url", "image_sha256", "question", "answer"), _url, _question,
+        optional=("image_sha256",), parameters=PictureParams,
+    ),
+    Adapter("pixmo_cap_qa", ("image_url", "question", "answer"), _url, _dialogue, parameters=PictureParams),
+    Adapter(
+        "cosyn_point", ("image", "questions", "answer_points", "names"), _embedded, _pointed_questions, parameters=PictureParams,
+    ),
+    Adapter("chart_qa", ("image", "query", "label", "human_or_machine"), _embedded, _chart, optional=("human_or_machine",)),
+    Adapter("molmo2_multi_image_qa", ("qa_pairs",), _urls, _multi_question, parameters=SeveralParams),
+    Adapter("molmo2_multi_image_point", ("points", "counts", "labels"), _urls, _multi_points, parameters=SeveralParams),
     Adapter("captioned_images", ("image", "caption"), _captioned_media, _captioned),
-)
+)  # fmt: skip

@@ -18,6 +18,7 @@ import msgspec
 from molmo2_assets.ingest.adapters.base import (
     Adapter,
     Context,
+    Parameters,
     Piece,
     Reference,
     ask,
@@ -32,6 +33,12 @@ from molmo2_assets.ingest.rows import RawRow
 from training_backend.data.example import Branch, Count, Media, Subtitle
 
 FRACTION = (1.0, 1.0)
+
+
+class LabelParams(Parameters, frozen=True, kw_only=True):
+    """`question`: what the label answers."""
+
+    question: str = "What is shown?"
 
 
 def _image(row: RawRow, context: Context) -> list[Reference]:
@@ -82,7 +89,7 @@ def _annotated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 
 def _labelled(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
-    question = str(context.params.get("question", "What is shown?"))
+    question = context.of(LabelParams).question
     return Piece(media[0].uri, tuple(media), (ask("label", context.style, question, words(row.data, "label")),))
 
 
@@ -102,6 +109,6 @@ def _narrated(row: RawRow, media: Sequence[Media], context: Context) -> Piece:
 
 ADAPTERS = (
     Adapter("annotated_images", ("path",), _image, _annotated),
-    Adapter("labelled_clips", ("path", "label"), _video, _labelled),
+    Adapter("labelled_clips", ("path", "label"), _video, _labelled, parameters=LabelParams),
     Adapter("narrated_videos", ("path", "narration"), _video, _narrated),
 )

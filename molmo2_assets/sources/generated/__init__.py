@@ -54,8 +54,9 @@ class Generator:
 
 GENERATORS: dict[str, Generator] = {
     "shapes_cap": Generator("images", "build_captions", "CAPTION_FAULTS", "pixmo-cap", "train", 600),
-    "shapes_points": Generator("images", "build_points", "POINTS_FAULTS", "pixmo-points", "train", 1400),
+    "shapes_points": Generator("images", "build_points", "POINTS_FAULTS", "pixmo-points", "train", 1400, code_version=3),
     "shapes_count": Generator("images", "build_counts", "COUNT_FAULTS", "pixmo-count", "train", 900),
+    "shapes_cap_qa": Generator("images", "build_look_questions", "LOOK_FAULTS", "pixmo-cap-qa", "train", 1200, code_version=1),
     "shapes_qa": Generator("images", "build_questions", "QUESTION_FAULTS", "pixmo-ask-model-anything", "train", 1200),
     "charts_qa": Generator("charts", "build_charts", "CHART_FAULTS", "ChartQA", "train", 450, size=168),
     "shapes_multi_qa": Generator("several", "build_questions", "QUESTION_FAULTS", "Molmo2-MultiImageQA", "train", 200),
@@ -68,7 +69,7 @@ GENERATORS: dict[str, Generator] = {
     "clips_points": Generator("video_points", "build_points", "POINT_FAULTS", "Molmo2-VideoPoint", "train", 260, folder="object"),
     "clips_track": Generator("tracks", "build_tracks", "TRACK_FAULTS", "molmo2-track-instruction", "train", 260, folder="track"),
     "tiny_text": Generator("text", "build_text", "TEXT_FAULTS", "molmo2-tulu4-classified", "train", 800),
-    "shapes_points_eval": Generator("images", "build_points_eval", None, "pixmo-points-eval", "test", 200, seed=1),
+    "shapes_points_eval": Generator("images", "build_points_eval", None, "pixmo-points-eval", "test", 200, seed=1, code_version=3),
     "shapes_count_eval": Generator("images", "build_counts", None, "pixmo-count", "validation", 150, seed=1),
     "shapes_qa_eval": Generator("images", "build_questions", None, "pixmo-ask-model-anything", "validation", 180, seed=1),
     "clips_points_eval": Generator("video_points", "build_points_eval", None, "Molmo2-VideoPointEval", "val", 60, seed=1),

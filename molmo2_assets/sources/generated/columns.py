@@ -60,6 +60,14 @@ def schemas() -> dict[str, pa.Schema]:
             ]
         ),
         "pixmo-ask-model-anything": pa.schema([("image_url", text), ("image_sha256", text), ("question", text), ("answer", text)]),
+        "pixmo-cap-qa": pa.schema(
+            [
+                ("image_url", text),
+                ("question", text),
+                ("answer", text),
+                ("messages", pa.list_(pa.struct([("content", text), ("role", text)]))),
+            ]
+        ),
         "ChartQA": pa.schema([("image", image), ("query", text), ("label", texts), ("human_or_machine", whole)]),
         "Molmo2-MultiImageQA": pa.schema(
             [("image_urls", texts), ("qa_pairs", pa.struct([("question", texts), ("answer", texts)]))]

@@ -12,16 +12,17 @@ from functools import partial
 
 from molmo2_assets.sources.generated import faults
 from molmo2_assets.sources.generated.content import MediaFolder, Params, Row
-from molmo2_assets.sources.generated.describe import scene_caption, scene_transcripts
+from molmo2_assets.sources.generated.describe import place, scene_caption, scene_transcripts
 from molmo2_assets.sources.generated.scenes import Drawing, Scene, Thing, anchor, distinct_looks, draw_looks, draw_pair, scene_with
 from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import COLOURS, SHAPES, Label, Look, article
 
-GROUPS = ((1,), (1, 1), (2,), (1, 2), (1,), (2, 1), (3,), (2, 2))
-"""Sizes of the groups of a pointing picture. A quarter of the pictures hold one thing: where seeing begins."""
+GROUPS = ((1,), (1, 1), (1,), (2,), (1,), (1, 2), (1,), (3,), (1,), (2, 1))
+"""Sizes of the groups of a pointing picture. Half of the pictures hold one thing: where seeing begins."""
 COUNTS = (1, 2, 3, 4, 5)
 QUESTIONS_PER_IMAGE = 3
 QUESTION_KINDS = ("colour", "shape", "exists", "side", "larger", "number")
+LOOKS_PER_IMAGE = 4
 
 Place = tuple[float, float]
 
@@ -162,6 +163,44 @@ COUNT_FAULTS = (
     faults.blank("label"),
     faults.DUPLICATE,
 )
+
+
+# -- questions that follow from a caption -----------------------------------------------------------------------------------
+
+
+def look_scene(params: Params, image: int) -> Scene:
+    """One thing: what is asked of it has one answer, and only a look at the picture gives it."""
+    return scene_with(params.rng("scene", image), params.size, partial(draw_looks, params.rng("look", image), (1,), 0))[0]
+
+
+def look_questions(scene: Scene) -> list[tuple[str, str]]:
+    """Colour, shape, size and place of the only thing."""
+    thing = scene.things[0]
+    return [
+        ("What colour is the shape?", thing.look.colour),
+        ("What shape is it?", thing.look.shape),
+        ("Is it large or small?", thing.look.size),
+        ("Where in the picture is it?", place(thing.x, thing.y, scene.side)),
+    ]
+
+
+def build_look_questions(params: Params, media: MediaFolder) -> list[Row]:
+    """Rows like pixmo-cap-qa, four a picture of one thing: where a small model begins to see (docs/lab-notes.md).
+
+    As published, the column `question` holds the turns so far between markers.
+    """
+    rows: list[Row] = []
+    for image in range(-(-params.n // LOOKS_PER_IMAGE)):
+        scene = look_scene(params, image)
+        url, _ = media.add_image(media.name(image), scene.draw().pixels)
+        for question, answer in look_questions(scene):
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            turns = f"[USER] {question} [ASSISTANT]"
+            rows.append({"image_url": url, "question": turns, "answer": answer, "messages": messages})
+    return rows[: params.n]
+
+
+LOOK_FAULTS = (*faults.image_faults("image_url"), faults.blank("answer"), faults.blank("question"), faults.DUPLICATE)
 
 
 # -- open questions ---------------------------------------------------------------------------------------------------------

@@ -42,8 +42,13 @@ def test_datasets(run: Run) -> None:
     assert {row["state"] for row in rows.values()} == {"ready"}
     assert (rows["shapes_cap"]["rows"], rows["shapes_cap"]["set_aside"]) == (39, 1)
     table = run("datasets").table
-    assert table[0].split() == ["dataset", "task", "role", "access", "state", "rows", "set_aside", "licence"]
-    assert table[4].split()[:7] == ["shapes_points_eval", "image_pointing", "eval", "open", "ready", "8", "–"]
+    assert table[0].split() == ["dataset", "task", "role", "source", "access", "layout", "state", "rows", "set_aside", "licence",
+                                "provenance"]  # fmt: skip
+    assert table[4].split()[:5] == ["shapes_points_eval", "image_pointing", "eval", "generated", "open"]
+    assert table[4].split()[6:] == ["ready", "8", "–", "Apache-2.0", "program"]
+    everything = {row["dataset"] for row in run("datasets", "--all", "--json").json}
+    assert {*SETS, "coin", "mmlu"} <= everything
+    assert len(everything) >= 200
 
 
 def test_one_dataset(run: Run) -> None:
@@ -51,7 +56,27 @@ def test_one_dataset(run: Run) -> None:
     assert (body["name"], body["rows"]) == ("shapes_cap", 40)
     said = run("datasets", "show", "shapes_cap")
     assert said.code == 0
-    assert any(line.split() == ["rows", "40"] for line in said.table)
+    assert any(line.split() == ["rows", "declared", "40"] for line in said.table)
+    assert any(line.split()[:2] == ["validated", "ready,"] for line in said.table)
+    assert said.table[-1].split() == ["to", "do", "by", "hand", "nothing"]
+
+
+def test_a_dataset_that_only_a_person_can_get_says_how(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOLMO2_MANUAL", raising=False)
+    body = run("datasets", "show", "coin", "--json").json
+    assert (body["state"], body["used_in"], body["layout"]) == ("not materialised", [], "confirmed")
+    assert body["media_folder"] == "$MOLMO2_MANUAL/video_datasets/coin"
+    assert [step.split()[0] for step in body["to_do"]] == ["Set", "Put", "Put"]
+    assert "COIN.json" in body["to_do"][1]
+    monkeypatch.setenv("MOLMO2_MANUAL", str(tmp_path))
+    (tmp_path / "video_datasets" / "coin").mkdir(parents=True)
+    body = run("datasets", "show", "coin", "--json").json
+    assert body["media_folder"] == str(tmp_path / "video_datasets" / "coin")
+    assert [step.split()[:2] for step in body["to_do"]] == [["Put", "COIN.json"]]
+    said = run("datasets", "show", "long_video_bench")
+    assert any("sign in with `hf auth login`" in line for line in said.table)
+    assumed = run("datasets", "show", "pixmo_clocks", "--json").json["to_do"]
+    assert assumed[-1].startswith("Look at its first rows: the layout of this entry is assumed")
 
 
 def test_quarantine(run: Run) -> None:

@@ -44,7 +44,7 @@ MISTAKES = {
     "profile": (["--profile", "demoo", "datasets"], ["unknown profile 'demoo'", "report", "Did you mean demo?"]),
     "profile after the command": (["datasets", "--profile", "repotr"], ["unknown profile 'repotr'", "Did you mean report?"]),
     "dataset": (["datasets", "show", "shapes_cpa"], ["unknown dataset 'shapes_cpa'", "tiny_text", "Did you mean shapes_cap?"]),
-    "dataset of another profile": (["datasets", "show", "clips_cap"], ["clips_cap is in the catalogue but not in profile small"]),
+    "dataset of another profile": (["quarantine", "show", "clips_cap"], ["clips_cap is in the catalogue but not in profile small"]),
     "dataset not named": (["datasets", "show"], ["which dataset?"]),
     "quarantine": (["quarantine", "show", "tiny_txt"], ["unknown dataset 'tiny_txt'", "Did you mean tiny_text?"]),
     "reason": (

@@ -12,7 +12,7 @@ import pytest
 
 from molmo2_assets.graph.build import build_definitions
 from molmo2_assets.home import Home
-from molmo2_assets.profile import BaseWeights, load_profile, profile_names
+from molmo2_assets.profile import BaseWeights, WeightsSource, load_profile, profile_names
 from tests.support.shell import ROOT
 
 PROFILES = [name for name in profile_names() if name != "learn"]
@@ -73,7 +73,9 @@ def test_the_released_recipe_is_exported_and_the_demo_is_not() -> None:
 
 def test_base_weights_stand_before_the_first_stage_where_the_profile_names_them() -> None:
     assert "base_weights" not in keys(graph_of("demo"))
-    profile = msgspec.structs.replace(load_profile("demo"), base_weights=BaseWeights(decoder="/d", vision="/v"))
+    profile = msgspec.structs.replace(
+        load_profile("demo"), base_weights=BaseWeights(decoder=WeightsSource(folder="/d"), vision=WeightsSource(folder="/v"))
+    )
     graph = build_definitions(profile, Home(Path("/nonexistent"), "demo")).resolve_asset_graph()
     assert parents(graph, "base_weights") == set()
     assert parents(graph, "pretrain_checkpoint") == {"pretrain_sequences", "base_weights"}
@@ -105,6 +107,20 @@ def test_every_asset_says_what_it_is(graph: dg.AssetGraph) -> None:
             assert node.tags, name
 
 
+@pytest.mark.parametrize("profile", ["report", "release"])
+def test_more_than_a_hundred_sets_fold_into_a_handful_of_groups(profile: str) -> None:
+    graph = graph_of(profile)
+    groups: dict[str, int] = {}
+    for key in graph.get_all_asset_keys():
+        name = str(graph.get(key).group_name)
+        groups[name] = groups.get(name, 0) + 1
+    assert sum(groups.values()) >= 330
+    assert len(groups) <= 20
+    sets = {name: size for name, size in groups.items() if name.endswith("_sets")}
+    assert len(sets) >= 8
+    assert max(sets.values()) <= 150, sets
+
+
 def test_what_must_hold_blocks(graph: dg.AssetGraph) -> None:
     blocking = {
         (check.asset_key.to_user_string(), check.name) for check in graph.asset_check_keys if graph.get_check_spec(check).blocking
@@ -114,6 +130,7 @@ def test_what_must_hold_blocks(graph: dg.AssetGraph) -> None:
         assert {(f"validated/{name}", "contract"), (f"validated/{name}", "non_empty")} <= blocking
     for mixture in ("pretrain_mixture", "sft_mixture"):
         assert {(mixture, "weights_sum_to_one"), (mixture, "no_leaks")} <= blocking
+        assert not {(mixture, "leaks_checked"), (mixture, "sources_known")} & blocking, "these only warn"
     for stage in STAGES:
         assert {(f"{stage}_checkpoint", "loss_finite"), (f"{stage}_checkpoint", "checkpoint_loads")} <= blocking
 

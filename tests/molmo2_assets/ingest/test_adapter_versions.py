@@ -37,6 +37,15 @@ GOLDEN: dict[tuple[str, int], str] = {
     ("annotated_images", 1): "77b065c7c7ff",
     ("labelled_clips", 1): "c3169a0060f7",
     ("narrated_videos", 1): "e35f8a983454",
+    ("image_questions", 1): "b743b883b9e1",
+    ("video_questions", 1): "fcf5863ea139",
+    ("text_questions", 1): "438677d2f97f",
+    ("image_counts", 1): "c9f7d1239fbb",
+    ("video_counts", 1): "de5e14447329",
+    ("cosyn_point", 1): "afac6d8f9abc",
+    ("fun_qa", 1): "fb97a21432ee",
+    ("molmo2_cap_eval", 1): "01e063cf2de9",
+    ("masked_pointing", 1): "fa9e43fbc8f2",
 }
 
 

@@ -203,8 +203,9 @@ KINDS = {
 
 def test_every_reason_is_injected_somewhere() -> None:
     injected = {reason for kind in KINDS.values() for reason, _ in kind.faults}
-    # No adapter can give an option's number that is none: only the contract knows this reason (test_contracts.py).
-    assert injected == set(REASONS) - {"answer_outside"}
+    # Whether a row is selected is the entry's to say, and whether an option is there that of question layouts: test_tables.py,
+    # test_adapters_questions.py.
+    assert injected == set(REASONS) - {"answer_outside", "not_selected"}
 
 
 def injected(kind: Kind, places: list[int], order: random.Random) -> tuple[list[tuple[str | None, Row | bytes]], list[Row]]:

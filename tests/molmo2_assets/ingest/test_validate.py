@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from molmo2_assets.ingest.adapters import ADAPTERS, Adapter
+from molmo2_assets.ingest.adapters import ADAPTERS
 from molmo2_assets.ingest.quarantine import QUARANTINE_FILE, by_reason
 from molmo2_assets.ingest.rows import RawRow
 from molmo2_assets.ingest.validate import SAMPLES_FILE, validate
@@ -115,7 +116,7 @@ def test_a_row_that_its_adapter_did_not_foresee_is_set_aside(home: Path, monkeyp
     def read(row: RawRow, media: Any, context: Any) -> Any:
         return {}["nothing"] if row.data["question"] == "odd?" else known.read(row, media, context)
 
-    monkeypatch.setitem(ADAPTERS, ASK, Adapter(ASK, known.columns, known.media, read))
+    monkeypatch.setitem(ADAPTERS, ASK, dataclasses.replace(known, read=read))
     done = run(spec_of(ASK, "image_qa"), home, [ask("a", "odd?"), ask("a", "even?")])
     assert done.reasons == {0: "wrong_type"}
     assert "KeyError" in done.aside[0].detail

@@ -9,7 +9,7 @@ import pytest
 from molmo2_assets.mixtures.build import MixtureRefused, build_mixture, read_weights
 from molmo2_assets.mixtures.leaks import find_leaks
 from molmo2_assets.mixtures.statistics import mixture_statistics
-from molmo2_assets.profile import DatasetSpec, MixtureItem, MixtureSpec, ProvenanceRule, SourceSpec
+from molmo2_assets.profile import DatasetSpec, LicenceRule, MixtureItem, MixtureSpec, ProvenanceRule, SourceSpec
 from tests.support.stores import example, image, write_store
 from training_backend.data.order import PERIOD, Mixture
 
@@ -62,7 +62,10 @@ def test_mixture_holds_what_was_asked(built):
     assert [row.repeats for row in table] == pytest.approx([4.0, 64 * 0.75 / 36])
     assert table == report.table
     assert report.counts == {"datasets": 2, "rows": 40, "left_out": 0}
-    assert report.facts == {"leaks": [], "shared_wordings": {}, "left_out": [], "unchecked_evaluation_sets": []}
+    assert report.facts == {
+        "leaks": [], "shared_wordings": {}, "left_out": [], "unchecked_evaluation_sets": [], "unknown_provenance": ["small"],
+        "unknown_licence": ["large", "small"], "exceptions": {},
+    }  # fmt: skip
 
 
 def test_the_version_follows_content(built, pair, tmp_path):
@@ -104,6 +107,21 @@ def test_empty_sets_and_provenance_are_refused_together(pair, tmp_path):
         "empty has provenance proprietary, this recipe allows human, open-model:*",
         "empty has no rows",
     ]
+
+
+def test_licences_are_refused_like_provenance_unless_they_are_excepted(pair, tmp_path):
+    validated, datasets = pair
+    datasets = {"small": dataset("small", licence="CC-BY-NC-4.0"), "large": dataset("large", licence="ODC-BY-1.0")}
+    rule = LicenceRule(allow=("ODC-BY-*", "Apache-2.0"))
+    with pytest.raises(MixtureRefused) as caught:
+        build_mixture(spec("small", "large"), validated, datasets, {}, tmp_path / "out", "refuse", licences=rule)
+    assert str(caught.value) == (
+        "small has licence CC-BY-NC-4.0, this recipe allows ODC-BY-*, Apache-2.0; take it out, or name it in the rule's exceptions"
+    )
+    excepted = LicenceRule(allow=rule.allow, exceptions={"small": "a research run"})
+    report = build_mixture(spec("small", "large"), validated, datasets, {}, tmp_path / "out", "refuse", licences=excepted)
+    assert report.facts["exceptions"] == {"small": "a research run"}
+    assert report.facts["unknown_licence"] == []
 
 
 def test_repeats_are_capped_over_the_planned_examples(pair, tmp_path):

@@ -66,14 +66,14 @@ MISTAKES = {
     "pooling window": (
         "stage_defaults:\n  encode: {video_window: 4}",
         3,
-        "video_window is 4, model tiny has connector.video_window 3",
+        "video_window is 4, model tiny has connector.video_window 2",
     ),
     "overlap": (
         "stage_defaults:\n  encode: {overlap: [3, 3]}",
         3,
         "encode.overlap 6 leaves nothing of a crop that is 6 patches wide",
     ),
-    "image too large": ("stages:\n  sft:\n    pack: {max_visual: 4}", 4, "one image may have 5 crops, a sequence holds 4"),
+    "image too large": ("stages:\n  sft:\n    pack: {max_visual: 3}", 4, "one image may have 4 crops, a sequence holds 3"),
     "no steps": ("stages:\n  sft: {steps: 0}", 3, "stage sft: steps must be at least 1"),
     "patches": (
         "model: {vision: {image_size: 85}}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from molmo2_assets.profile import STAGES, ProfileError, catalogue, load_profile, profile_names
+from molmo2_assets.profile import STAGES, Profile, ProfileError, catalogue, load_profile, profile_names
 
 BUILT_IN = ["demo", "learn", "release", "report"]
 OWN = """
@@ -82,20 +82,53 @@ def test_the_release_says_what_its_code_does():
 
 def test_catalogue_is_large_and_every_entry_is_sound():
     found = catalogue()
-    assert len(found.datasets) >= 100
+    published = {name: spec for name, spec in found.datasets.items() if spec.source.kind not in ("generated", "package")}
+    assert len(published) >= 175
+    assert len([spec for spec in published.values() if spec.role == "eval"]) >= 40
+    # Names are unique across files, or reading would have said where the second stands; so must titles be for a person.
+    titles = [spec.title for spec in found.datasets.values()]
+    assert sorted({title for title in titles if titles.count(title) > 1}) == []
     assert {"tiny", "1b", "7b", "8b", "release-4b", "release-8b", "release-o-7b"} <= set(found.models)
     assert found.models["release-4b"].vision == found.models["1b"].vision
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_entry_of_every_mixture_resolves_to_a_dataset_with_an_adapter(name):
+    from molmo2_assets.ingest.adapters import ADAPTERS
+
+    profile = load_profile(name)
+    for mixture in profile.mixtures.values():
+        assert mixture.datasets
+        for entry in mixture.datasets:
+            assert profile.datasets[entry].adapter in ADAPTERS, entry
+            assert profile.datasets[entry].role == "train"
+
+
+def test_every_entry_says_what_a_person_needs_to_know():
+    for name, spec in catalogue().datasets.items():
+        if spec.source.kind == "hub":
+            assert spec.source.repo.count("/") == 1, name
+        if spec.layout == "confirmed" and spec.source.kind not in ("generated", "package"):
+            assert spec.evidence, f"{name}: where was its layout seen?"
+        if spec.media.kind == "folder" and spec.source.kind not in ("generated", "package"):
+            assert spec.media.path, f"{name}: in which folder are its media expected?"
+            assert spec.media.layout, f"{name}: where in it?"
+            said = (spec.media.origin or "") + (spec.media.instructions or "") + (spec.source.instructions or "")
+            assert said, f"{name}: what must a person do for its media?"
+        assert spec.columns or spec.role == "demo", f"{name}: which columns does it publish?"
+        assert spec.style, name
+
+
 def test_every_adapter_generator_and_metric_of_the_catalogue_exists():
     from molmo2_assets.evaluation.registry import METRICS
-    from molmo2_assets.ingest.adapters import ADAPTERS
+    from molmo2_assets.ingest.adapters import adapter_of
     from molmo2_assets.sources.generated import identity
 
     found = catalogue()
     for name, spec in found.datasets.items():
-        if spec.adapter is not None:
-            assert set(ADAPTERS[spec.adapter].columns) <= set(spec.columns) or not spec.columns, name
+        adapter, context = adapter_of(spec)
+        joined = {column for table in spec.source.tables for column in (*table.joins, *table.add)}
+        assert set(adapter.needs(context)) <= set(spec.columns) | joined, name
         if spec.source.kind == "generated":
             assert identity(spec.source.generator, spec.source.params)["params"]["n"] == spec.rows, name
     for benchmark in found.benchmarks.values():
@@ -159,3 +192,36 @@ def test_loading_imports_nothing_heavy():
         "print([m for m in ('numpy', 'polars', 'torch', 'duckdb', 'PIL', 'av', 'dagster') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def _based(tmp_path: Path, written: str, model: str = "release-4b") -> Profile:
+    text = f"extends: release\nmodel: {model}\nbase_weights: {written}\n"
+    (tmp_path / "based.yaml").write_text(text)
+    return load_profile("based", [tmp_path])
+
+
+def test_base_weights_are_those_that_the_preset_names(tmp_path: Path) -> None:
+    base = _based(tmp_path, "{decoder: {revision: %s}, vision: {folder: /eyes}}" % ("a" * 40)).base_weights
+    assert base is not None
+    assert (base.decoder.repo, base.decoder.revision) == ("Qwen/Qwen3-4B-Instruct-2507", "a" * 40)
+    assert (base.vision.repo, base.vision.folder) == (None, "/eyes")
+    base = _based(tmp_path, "{}", "release-8b").base_weights
+    assert base is not None
+    assert (base.decoder.repo, base.vision.repo) == ("Qwen/Qwen3-8B", "google/siglip2-so400m-patch14-384")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{decoder: {revision: main}}", r"based.yaml:3: base_weights.decoder.revision is 'main'; a commit of 40"),
+        ("{vision: {folder: /eyes, repo: a/b}}", r"based.yaml:3: base_weights.vision names both a folder and a repository"),
+    ],
+)
+def test_base_weights_that_are_none(tmp_path: Path, written: str, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        _based(tmp_path, written)
+
+
+def test_the_8b_preset_names_no_decoder(tmp_path: Path) -> None:
+    assert catalogue().published["8b"].decoder.repo is None
+    assert catalogue().published["8b"].vision.repo == "google/siglip2-so400m-patch14-384"

@@ -32,6 +32,15 @@ EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
     "shapes_points": ("data/train", PIXMO_POINTS),
     "shapes_count": ("data/train", PIXMO_COUNT),
     "shapes_qa": ("data/train", ASK),
+    "shapes_cap_qa": (
+        "data/train",
+        {
+            "image_url": "string",
+            "question": "string",
+            "answer": "string",
+            "messages": "list<element: struct<content: string, role: string>>",
+        },
+    ),
     "charts_qa": (
         "data/train",
         {"image": "struct<bytes: binary, path: string>", "query": "string", "label": WORDS, "human_or_machine": "int64"},

@@ -88,6 +88,30 @@ def test_answers_about_pictures_are_true(whole_sets: Sets) -> None:
     assert len(seen) == 6
 
 
+def test_questions_about_one_thing_have_one_answer(whole_sets: Sets) -> None:
+    asked: dict[str, set[str]] = {}
+    for number, row in enumerate(rows_of(whole_sets["shapes_cap_qa"])):
+        scene = images.look_scene(params_of("shapes_cap_qa"), number // images.LOOKS_PER_IMAGE)
+        (thing,) = scene.things
+        row_word, column_word = ("top", "", "bottom")[3 * thing.y // SIDE], ("left", "", "right")[3 * thing.x // SIDE]
+        place = " ".join(row["answer"].split()[2:] or ["middle"])
+        truth = {
+            "colour": thing.look.colour,
+            "shape": thing.look.shape,
+            "large": thing.look.size,
+            "picture": f"{row_word} {column_word}".strip() or "middle",
+        }
+        (kind,) = [word for word in ("colour", "large", "picture", "shape") if word in row["question"]][:1]
+        assert truth[kind] == (place if kind == "picture" else row["answer"])
+        assert row["messages"] == [
+            {"role": "user", "content": row["question"].removeprefix("[USER] ").removesuffix(" [ASSISTANT]")},
+            {"role": "assistant", "content": row["answer"]},
+        ]
+        asked.setdefault(kind, set()).add(row["answer"])
+    assert asked.keys() == {"colour", "shape", "large", "picture"}
+    assert all(len(answers) > 1 for answers in asked.values())
+
+
 def test_captions_name_everything_once(whole_sets: Sets) -> None:
     for number, row in enumerate(rows_of(whole_sets["shapes_cap"])):
         scene = images.caption_scene(params_of("shapes_cap"), number)
