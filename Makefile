@@ -7,7 +7,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
 ENV := source ./activate.sh
 
-.PHONY: help venv demo learn test lint ui clean
+.PHONY: help venv peers demo learn test lint ui clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.installed-*; touch $@
 
 venv: $(STAMP) ## the environment: .venv with the pinned packages
+
+peers: ## .venv-peers with the pinned libraries that some benchmarks measure beside ours
+	@test -x .venv-peers/bin/python || '$(PYTHON)' -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
 
 demo: $(STAMP) ## the whole graph at demo size, then a summary
 	@$(ENV) && molmo2 demo

@@ -1,7 +1,10 @@
 """Mixture: nanoseconds an example of `Mixture.window`, and the time to seek far into the run.
 
 Beside it in the same process: drawing datasets independently at random and rows from one permutation a dataset, as a plain loader
-would do in numpy, which can only reach a position by drawing everything before it.
+would do in numpy, which can only reach a position by drawing everything before it. In the peers' own environment (`make peers`), on
+the same weights and sizes: the sample numbers of mosaicml-streaming, and `datasets.interleave_datasets`. Both make an order of
+`--peer-positions` whole, so their seek is their time for that; `--seek` positions would take them its multiple. `ratio` is the
+faster peer's nanoseconds ÷ ours. Nanoseconds are of processor time.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peers import PeersAbsent, ask
 from benchmarks.report import Report
 from training_backend.data.order import Mixture, MixtureEntry, integer_weights
 
+PEERS = {"mosaicml-streaming": "streaming_order", "datasets.interleave_datasets": "interleave"}
 Window = Callable[[int, int], Any]
 """(start, count) → arrays of that length."""
 
@@ -26,6 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", type=int, default=100)
     parser.add_argument("--positions", type=int, default=1_000_000)
     parser.add_argument("--window", type=int, default=4096)
+    parser.add_argument("--peer-positions", type=int, default=100_000)
     parser.add_argument("--seek", type=int, default=1_000_000_000)
 
 
@@ -62,7 +68,21 @@ def run(arguments: argparse.Namespace) -> Report:
             "worst count error": float(np.abs(drawn - np.array(weights) * arguments.positions).max()),
         },
     ]
-    facts = {
+    theirs = {}
+    facts: dict[str, Any] = {}
+    for name, question in PEERS.items():
+        try:
+            answer = ask(question, weights=weights, sizes=sizes, positions=arguments.peer_positions)
+        except PeersAbsent as absent:
+            facts["peers"] = str(absent)
+            break
+        counts = np.array(answer["counts"]) - np.array(weights) * answer["positions"]
+        theirs[name] = 1e9 * answer["seconds"] / answer["positions"]
+        rows.append(
+            {"method": name, "ns per example": theirs[name], "seek ms": 1e3 * answer["seek"],
+             "worst count error": float(np.abs(counts).max())}
+        )  # fmt: skip
+    facts |= {
         "datasets": arguments.datasets,
         "positions": arguments.positions,
         "window": arguments.window,
@@ -71,15 +91,15 @@ def run(arguments: argparse.Namespace) -> Report:
         "first window ms": round(1e3 * first, 1),
         "seek of independent draws": "extrapolated from its cost per example",
     }
-    return Report("mixture", rows, facts)
+    return Report("mixture", rows, facts, min(theirs.values()) / ours if theirs else None)
 
 
 def _per_position(window: Window, positions: int, size: int) -> float:
     window(0, size)
-    started = time.perf_counter()
+    started = time.process_time()
     for start in range(0, positions, size):
         window(start, size)
-    return 1e9 * (time.perf_counter() - started) / (-(-positions // size) * size)
+    return 1e9 * (time.process_time() - started) / (-(-positions // size) * size)
 
 
 def _independent(weights: NDArray[np.float64], sizes: NDArray[np.int64]) -> Window:

@@ -30,7 +30,8 @@ def ask(question: str, **values: Any) -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(python), "-c", f"{_CHILD}\nimport json, sys\nprint(json.dumps({question}(**json.load(sys.stdin))))"],
-        input=json.dumps(values), capture_output=True, text=True, check=False, env=clean | {"HF_HUB_OFFLINE": "1"},
+        input=json.dumps(values), capture_output=True, text=True, check=False, cwd=FOLDER.parent, timeout=900,
+        env=clean | {"HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the peers' interpreter {python} failed at {question}: {done.stderr.strip().splitlines()[-1:]}")
@@ -44,6 +45,8 @@ def trl_bfd(lengths, budget):
     import time
     import numpy as np
     import pyarrow as pa
+    from tests.support.transformers_peer import torchvision_importable
+    torchvision_importable()
     from datasets import Dataset
     from trl.data_utils import pack_dataset
     ids = pa.array([np.full(length, number, dtype=np.int32) for number, length in enumerate(lengths)])
@@ -59,16 +62,18 @@ def trl_bfd(lengths, budget):
 
 
 def streaming_order(weights, sizes, positions):
-    """Seconds that mosaicml-streaming takes for the sample numbers of an epoch of these proportions, for resuming in its middle,
-    and its counts by dataset."""
+    """Seconds of mosaicml-streaming for the sample numbers of an epoch, for resuming in its middle, and counts by dataset."""
     import os, tempfile, time
     import numpy as np
     os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")
+    from tests.support.transformers_peer import torchvision_importable
+    torchvision_importable()
     from streaming import MDSWriter, Stream, StreamingDataset
     from streaming.base.batching import generate_work
     from streaming.base.util import clean_stale_shared_memory
     from streaming.base.world import World
     clean_stale_shared_memory()
+    sizes = [min(size, 100) for size in sizes]  # proportions do not depend on them, and every row must be written to disk first
     with tempfile.TemporaryDirectory() as folder:
         streams = []
         for number, (weight, size) in enumerate(zip(weights, sizes)):
@@ -78,7 +83,8 @@ def streaming_order(weights, sizes, positions):
                     writer.write({"n": row})
             streams.append(Stream(local=out, proportion=weight))
         data = StreamingDataset(
-            streams=streams, epoch_size=positions, shuffle=True, shuffle_seed=0, batch_size=64, num_canonical_nodes=1
+            streams=streams, epoch_size=positions, shuffle=True, shuffle_seed=0, batch_size=64, num_canonical_nodes=1,
+            shuffle_block_size=1 << 18,
         )
         world = World.detect()
         started = time.process_time()
@@ -94,8 +100,8 @@ def streaming_order(weights, sizes, positions):
 
 
 def interleave(weights, sizes, positions):
-    """Seconds that `datasets.interleave_datasets` takes for an order of these proportions, for reading on from its middle, and
-    counts by dataset. It ends when the first dataset does not suffice, so the datasets are as long as they must be."""
+    """Seconds of `datasets.interleave_datasets` for an order, which it makes whole to read on anywhere, and counts by dataset.
+    It ends when the first dataset does not suffice, so the datasets are as long as they must be."""
     import time
     import numpy as np
     import pyarrow as pa

@@ -23,13 +23,10 @@ _KEPT: list[Any] = []
 
 def load(*, processors: bool = False) -> Any | None:
     """The module `transformers`; None where it is not installed, or torchvision is not and `processors` are wanted."""
-    torchvision = importlib.util.find_spec("torchvision")
-    if importlib.util.find_spec("transformers") is None or (torchvision is None and processors):
+    if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("transformers.models.molmo2") is None:
         return None
-    if importlib.util.find_spec("transformers.models.molmo2") is None:
+    if not torchvision_importable() and processors:
         return None
-    if torchvision is not None and torchvision.origin is not None:
-        _declare(Path(torchvision.origin).parent)
     return importlib.import_module("transformers")
 
 
@@ -43,15 +40,19 @@ def need_transformers(*, processors: bool = False) -> Any:
     return module
 
 
-def _declare(folder: Path) -> None:
-    """Make `import torchvision` work, whatever torch it was built for."""
+def torchvision_importable() -> bool:
+    """Make `import torchvision` work, whatever torch it was built for; False where it is not installed."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return False
     import torch
 
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
-        source = (folder / "_meta_registrations.py").read_text()
+        source = (Path(found.origin).parent / "_meta_registrations.py").read_text()
         _KEPT.append(torch.library.Library("torchvision", "FRAGMENT"))
         for name in sorted({*re.findall(r'register_meta\("(\w+)"\)', source), *re.findall(r'"torchvision::(\w+)"', source)}):
             _KEPT[-1].define(f"{name}() -> ()")
         importlib.import_module("torchvision")
+    return True

@@ -20,6 +20,8 @@ from training_backend.config import EncodeConfig
 
 MISSING = -1
 """Entry of a pooling window that holds no patch."""
+BLOCK = 24
+"""Rows that a resize works on at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +169,46 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     `torch.nn.functional.interpolate(mode="bilinear")` computes, which the release uses."""
     if pixels.shape[-3:-1] == (height, width):
         return pixels
-    low, high, share = _taps(pixels.shape[-3], height)
-    left, right, part = _taps(pixels.shape[-2], width)
-    lead = pixels.shape[:-3]
-    flat = pixels.reshape(*lead, pixels.shape[-3], -1)
-    # Columns first, on the rows that are needed alone: large pictures shrink, and most of their rows are never read.
-    rows = np.unique(np.concatenate([low, high]))
-    if len(rows) < flat.shape[-2]:
-        flat = flat.take(rows, axis=-2)
-        low, high = np.searchsorted(rows, low), np.searchsorted(rows, high)
-    colours, part = np.arange(3), np.repeat(part, 3)
-    across = flat.take((left[:, None] * 3 + colours).ravel(), axis=-1) * (1 - part)
-    across += flat.take((right[:, None] * 3 + colours).ravel(), axis=-1) * part
-    mixed = across.take(low, axis=-2)
-    mixed *= (1 - share)[:, None]
-    mixed += across.take(high, axis=-2) * share[:, None]
-    resized: NDArray[np.uint8] = np.rint(mixed, out=mixed).astype(np.uint8).reshape(*lead, height, width, 3)
-    return resized
+    flat = pixels.reshape(-1, pixels.shape[-3], pixels.shape[-2] * 3)
+    out = np.empty((len(flat), height, width * 3), dtype=np.uint8)
+    for picture, target in zip(flat, out, strict=True):
+        _resize_one(picture, target)
+    return out.reshape(*pixels.shape[:-3], height, width, 3)
+
+
+def _resize_one(picture: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    """[H, W*3] into [h, w*3], BLOCK rows at a time: what lies between the two passes then stays in the processor's cache, which
+    halves the time."""
+    low, high, share = _taps(len(picture), len(target))
+    left, right, part = _column_taps(picture.shape[1] // 3, target.shape[1] // 3)
+    rest = 1 - part
+    across, other = np.empty((2, 2 * BLOCK, target.shape[1]), dtype=np.float32)
+    near, far = np.empty((2, 2 * BLOCK, target.shape[1]), dtype=np.uint8)
+    mixed, second = np.empty((2, BLOCK, target.shape[1]), dtype=np.float32)
+    for start in range(0, len(target), BLOCK):
+        block = slice(start, start + BLOCK)
+        # Columns first, on the rows that are needed alone: large pictures shrink, and most of their rows are never read.
+        needed = np.unique(np.concatenate([low[block], high[block]]))
+        before, behind = np.searchsorted(needed, low[block]), np.searchsorted(needed, high[block])
+        rows, many, wanted = picture[needed], len(needed), len(before)
+        np.take(rows, left, axis=1, out=near[:many], mode="clip")
+        np.take(rows, right, axis=1, out=far[:many], mode="clip")
+        np.multiply(near[:many], rest, out=across[:many])
+        across[:many] += np.multiply(far[:many], part, out=other[:many])
+        lower, upper = mixed[:wanted], second[:wanted]
+        np.take(across[:many], before, axis=0, out=lower, mode="clip")
+        np.take(across[:many], behind, axis=0, out=upper, mode="clip")
+        lower *= 1 - share[block, None]
+        lower += np.multiply(upper, share[block, None], out=upper)
+        target[block] = np.rint(lower, out=lower)
+
+
+@lru_cache(maxsize=1 << 10)
+def _column_taps(size: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """`_taps` for rows of interleaved colours."""
+    left, right, part = _taps(size, wanted)
+    colours = np.arange(3)
+    return (left[:, None] * 3 + colours).ravel(), (right[:, None] * 3 + colours).ravel(), np.repeat(part, 3)
 
 
 @lru_cache(maxsize=1 << 10)
