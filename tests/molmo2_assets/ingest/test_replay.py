@@ -38,6 +38,7 @@ def test_each_row_is_judged_by_what_holds_now(tmp_path: Path, monkeypatch: pytes
     try:
         found = replay(SPEC, done.raw, tmp_path / "media", done.aside)
     finally:
+        monkeypatch.undo()
         contracts._contract.cache_clear()
     assert [(item.row, item.before) for item in found] == list(zip(range(1, 6), before, strict=True))
     assert [item.now for item in found] == ["not_json", None, "media_missing", WHOLE_SET, None]
