@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Report
 from tests.support.examples import EVERY_RULE, WORDS, asked, row, store_at
-from tests.support.processors import full_tokenizer, importable, processor, released
+from tests.support.processors import full_tokenizer, processor, released
+from tests.support.transformers_peer import WHY_ABSENT, load
 from training_backend.config import PackConfig
 from training_backend.data.example import Example, Media
-from training_backend.data.media import MediaCache, VideoReader
+from training_backend.data.media import MediaCache
 from training_backend.data.order import PERIOD, Mixture, MixtureEntry
 from training_backend.data.store import RowStore
+from training_backend.data.video import VideoReader
 from training_backend.encode import video
 from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import Tokenizer
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> Report:
             "image": [picture(cache, number) for number in range(arguments.images)],
             "video": [film(cache, folder, number, arguments.seconds) for number in range(arguments.videos)],
         }
-        peer = processor(folder / "tokenizer") if importable() else None
+        peer = processor(folder / "tokenizer") if load(processors=True) is not None else None
         for kind, media in sets.items():
             examples = [row(f"{kind}_qa", [item], asked(QUESTION, ANSWER), name=item.id) for item in media]  # type: ignore[arg-type]
             spent = {"loader": loader_seconds(folder / kind, examples, tokenizer, cache, arguments.repeats)}
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> Report:
     facts: dict[str, object] = {f"ratio of {kind}s": round(ratio, 3) for kind, ratio in ratios.items()}
     facts |= {"threads": 1, "film": f"{arguments.seconds} s of {FILM[0]}×{FILM[1]} at {FILM[2]} frames a second"}
     if peer is None:
-        facts["peer"] = "absent: transformers with Molmo2 and torchvision are not importable"
+        facts["peer"] = WHY_ABSENT
     return Report("encode", rows, facts, min(ratios.values()) if ratios else None)
 
 

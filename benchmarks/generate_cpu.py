@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.report import Report
+from tests.support.transformers_peer import WHY_ABSENT, load
 from training_backend.config import ConnectorConfig, DecoderConfig, GenerateConfig, ModelConfig, VisionConfig
 from training_backend.model.generate import generate
 from training_backend.model.hf import export_hf
@@ -43,15 +44,16 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """One row an implementation."""
-    from transformers import AutoModelForImageTextToText
-
+    transformers = load()
+    if transformers is None:
+        raise SystemExit(WHY_ABSENT)
     torch.set_num_threads(arguments.threads)
     ours = Molmo2(_config(arguments)).eval()
     ours.init_weights(0)
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder) / "ours", ours)
         export_hf(Path(folder) / "ours", Path(folder) / "theirs")
-        theirs = AutoModelForImageTextToText.from_pretrained(Path(folder) / "theirs").eval()
+        theirs = transformers.AutoModelForImageTextToText.from_pretrained(Path(folder) / "theirs").eval()
     rng = np.random.default_rng(0)
     lengths = np.linspace(max(2, arguments.longest // 4), arguments.longest, arguments.prompts).astype(int)
     prompts = [rng.integers(0, arguments.vocab, length) for length in lengths]

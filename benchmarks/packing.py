@@ -1,15 +1,21 @@
-"""Packing: how full planned sequences are in the dimension that binds, and what planning costs an example.
+"""Packing: how full planned sequences are in the dimension that binds, how long an example waits, and what planning costs.
 
-Fill = max(sum of tokens / budget, sum of visual units / budget) / sequences, everything packed and drained: 1 is the best that any
-packer could reach, and it cannot always be reached. Beside the planner, on the same examples in the same run: the release's packer,
-a knapsack over a pool of 48 (`pool.py`), and first-fit with 64 open sequences, the oldest sent off when nothing fits. `ratio` is
-the smallest over profiles of our portfolio's fill ÷ the release's. `--sequences FOLDER --mixture FOLDER` measure the lengths of
-materialised `<stage>_sequences` and `<stage>_mixture` assets instead of the synthetic profiles, whose shapes stand in `PROFILES`.
+Lengths are those of a profile's three stages by the catalogue's own length model (`length_model.py`): its datasets, weights and
+recipe, the encoder's arithmetic. Fill = max(sum of tokens / budget, sum of visual units / budget) / sequences, everything packed
+and drained: 1 is the best that any packer could reach, `bound` what no plan of the whole stream can exceed (Martello and Toth's
+L2). Wait = the most examples that are handed out before one which came earlier. Microseconds are of processor time.
+
+Beside the planner, on the same examples in the same run: the release's packer, a knapsack over a pool of 48 (`pool.py`); TRL's
+best-fit decreasing, in its own environment (`peers.py`), and a greedy knapsack in the way of Energon, which brings none of its own
+(`token_packers.py`). These two know tokens alone, so their fill is of tokens, and `over crops` counts the sequences that break the
+other budget. `ratio` is the smallest over stages of our portfolio's fill ÷ the release's.
+`--sequences FOLDER --mixture FOLDER` measure the lengths of materialised `<stage>_sequences` and `<stage>_mixture` assets instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,30 +25,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.length_model import LengthModel
+from benchmarks.peers import PeersAbsent, ask
 from benchmarks.pool import POOL, pool_knapsack
 from benchmarks.report import Report
+from benchmarks.token_packers import greedy_knapsack
+from molmo2_assets.profile import load_profile
+from tests.support.examples import tokenizer_at
 from training_backend.data.order import Mixture
 from training_backend.encode.draws import VARIANTS, position_keys
 from training_backend.pack.lengths import Lengths as LengthTable
-from training_backend.pack.plan import PLANNER_VERSION, Method, binding_fill, plan_window
+from training_backend.pack.plan import PLANNER_VERSION, Method, binding_fill, lower_bound, plan_window
 from training_backend.pack.sequences import read_sequences
 
 Lengths = tuple[NDArray[np.int64], NDArray[np.int64]]
-OPEN = 64
 RELEASED = f"knapsack, pool of {POOL}"
-
-TOKENS_PER_CROP, TOKENS_PER_FRAME = 205, 89
-"""Of the released layout: an image's crops with columns, a frame with its time."""
-PROFILES: dict[str, tuple[int, int, int]] = {
-    # tokens, visual units (crops or frames), most frames of a video
-    "pretrain": (2_536, 16, 0),
-    "sft": (16_384, 128, 128),
-    "long": (36_864, 384, 384),
-}
+TRL, ENERGON = "TRL, tokens alone", "greedy, tokens alone"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """How much is packed."""
+    parser.add_argument("--profile", default="report", help="profile whose stages, mixtures and recipes are modelled")
+    parser.add_argument("--stages", nargs="+", default=["pretrain", "sft", "long_context"])
     parser.add_argument("--examples", type=int, default=8192)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--sequences", type=Path, help="folder of a <stage>_sequences asset")
@@ -50,7 +54,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    """One row a profile and planner."""
+    """One row a stage and planner."""
     rows: list[dict[str, Any]] = []
     facts: dict[str, object] = {"window": arguments.window, "planner": PLANNER_VERSION}
     if arguments.sequences:
@@ -58,25 +62,62 @@ def run(arguments: argparse.Namespace) -> Report:
             raise SystemExit("--sequences needs --mixture: lengths come in the mixture's order")
         cases = {arguments.sequences.parent.name: stored(arguments.sequences, arguments.mixture, arguments.examples)}
     else:
-        cases = {name: (synthetic(name, arguments.examples), PROFILES[name][:2]) for name in PROFILES}
+        facts["profile"] = arguments.profile
+        cases = modelled(arguments.profile, arguments.stages, arguments.examples)
     for name, (lengths, budgets) in cases.items():
+        left_out = int((lengths[0] <= 1).sum())
+        if left_out:
+            facts[f"{name}, left out by the recipe"] = left_out
         for planner, plan in planners(arguments.window, 1.0 if name == "pretrain" else 30.0).items():
-            started = time.perf_counter()
+            started = time.process_time()
             packs = plan(*lengths, *budgets)
-            spent = time.perf_counter() - started
-            check(packs, *lengths, *budgets)
-            rows.append(
-                {
-                    "profile": name,
-                    "planner": planner,
-                    "examples": len(lengths[0]),
-                    "sequences": len(packs),
-                    "fill": binding_fill(int(lengths[0].sum()), int(lengths[1].sum()), len(packs), *budgets),
-                    "us per example": 1e6 * spent / len(lengths[0]),
-                }
-            )
-    fill = {(row["profile"], row["planner"]): row["fill"] for row in rows}
+            rows.append(_row(name, planner, packs, time.process_time() - started, lengths, budgets))
+        # The others know tokens alone: crops have no limit for them.
+        blind = (budgets[0], int(lengths[1].sum()) + 1)
+        started = time.process_time()
+        packs = greedy_knapsack(lengths[0], budgets[0], arguments.window)
+        rows.append(_row(name, ENERGON, packs, time.process_time() - started, lengths, blind, budgets))
+        try:
+            answer = ask("trl_bfd", lengths=lengths[0].tolist(), budget=budgets[0])
+            rows.append(_row(name, TRL, answer["packs"], answer["seconds"], lengths, blind, budgets))
+        except PeersAbsent as absent:
+            facts["TRL"] = str(absent)
+    fill = {(row["stage"], row["planner"]): row["fill"] for row in rows}
     return Report("packing", rows, facts, min(fill[name, "portfolio"] / fill[name, RELEASED] for name in cases))
+
+
+def _row(
+    name: str,
+    planner: str,
+    packs: list[list[int]],
+    seconds: float,
+    lengths: Lengths,
+    limits: tuple[int, int],
+    budgets: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """`limits` are the budgets that this planner keeps; what exceeds one of `budgets` is counted."""
+    check(packs, *lengths, *limits)
+    tokens, visual = lengths
+    budgets = budgets or limits
+    token_blind = budgets is not limits
+    used = (int(tokens.sum()), 0 if token_blind else int(visual.sum()))
+    return {
+        "stage": name,
+        "planner": planner,
+        "examples": len(tokens),
+        "sequences": len(packs),
+        "fill": binding_fill(*used, len(packs), *budgets),
+        "bound": binding_fill(*used, lower_bound(tokens, visual, *limits), *budgets),
+        "over crops": sum(int(visual[pack].sum()) > budgets[1] for pack in packs),
+        "longest wait": longest_wait(packs),
+        "us per example": 1e6 * seconds / len(tokens),
+    }
+
+
+def longest_wait(packs: list[list[int]]) -> int:
+    """Examples handed out before one that came earlier in the stream, at worst."""
+    order = np.array([index for pack in packs for index in pack])
+    return int(np.maximum(np.arange(len(order)) - order, 0).max())
 
 
 def check(packs: list[list[int]], tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> None:
@@ -88,7 +129,7 @@ def check(packs: list[list[int]], tokens: NDArray[np.int64], visual: NDArray[np.
 
 
 def planners(window: int, crop_value: float = 30.0) -> dict[str, Callable[..., list[list[int]]]]:
-    """Our planner in both methods, window by window; the release's and first-fit over the whole stream.
+    """Our planner in both methods, window by window; the release's over the whole stream.
 
     `crop_value`: what a crop is worth to the release's, in tokens: 1 in pre-training, 30 after."""
 
@@ -107,50 +148,21 @@ def planners(window: int, crop_value: float = 30.0) -> dict[str, Callable[..., l
         "portfolio": windows("portfolio"),
         "cheap": windows("cheap"),
         RELEASED: partial(pool_knapsack, crop_value=crop_value),
-        f"first-fit, {OPEN} open": first_fit,
     }
 
 
-def first_fit(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
-    """Each example into the oldest open sequence that has room; the oldest leaves when none has."""
-    done: list[list[int]] = []
-    space: list[list[int]] = []
-    held: list[list[int]] = []
-    for index, (length, units) in enumerate(zip(tokens.tolist(), visual.tolist(), strict=True)):
-        for room, pack in zip(space, held, strict=True):
-            if room[0] >= length and room[1] >= units:
-                room[0] -= length
-                room[1] -= units
-                pack.append(index)
-                break
-        else:
-            if len(held) == OPEN:
-                space.pop(0)
-                done.append(held.pop(0))
-            space.append([max_tokens - length, max_visual - units])
-            held.append([index])
-    return done + held
-
-
-def synthetic(profile: str, count: int, seed: int = 0) -> Lengths:
-    """(tokens, visual units) of `count` examples.
-
-    pretrain: images of 2 to 9 crops with captions. sft and long: 55 % images (2 to 9 crops), 10 % text, 35 % video of 8 frames to
-    the most, of which a sixth sit exactly at the most, as long videos do.
-    """
-    rng = np.random.default_rng(seed)
-    max_tokens, _, frames = PROFILES[profile]
-    kind = rng.random(count)
-    crops = rng.integers(2, 10, count)
-    words = rng.lognormal(5.0, 0.8, count).astype(np.int64) + 8
-    tokens, visual = crops * TOKENS_PER_CROP + words, crops
-    if frames:
-        shown = np.where(rng.random(count) < 1 / 6, frames, rng.integers(8, frames + 1, count))
-        tokens = np.where(kind < 0.35, shown * TOKENS_PER_FRAME + words, tokens)
-        visual = np.where(kind < 0.35, shown, visual)
-        tokens = np.where(kind >= 0.9, words, tokens)
-        visual = np.where(kind >= 0.9, 0, visual)
-    return np.minimum(tokens, max_tokens), visual
+def modelled(profile_name: str, stages: list[str], count: int) -> dict[str, tuple[Lengths, tuple[int, int]]]:
+    """Lengths of the first `count` positions of each stage's mixture by the catalogue's model, and the stage's budgets."""
+    profile = load_profile(profile_name)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = tokenizer_at(Path(folder))
+        for name in stages:
+            if name not in profile.stages:
+                raise SystemExit(f"profile {profile_name} has no stage {name}; known: {', '.join(profile.stages)}")
+            stage = profile.stages[name]  # type: ignore[index]
+            found[name] = (LengthModel(profile, stage, tokenizer).lengths(count), (stage.pack.max_tokens, stage.pack.max_visual))
+    return found
 
 
 def stored(sequences: Path, mixture: Path, count: int) -> tuple[Lengths, tuple[int, int]]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.report import Report
+from tests.support.transformers_peer import WHY_ABSENT, load
 from training_backend.config import ConnectorConfig, DecoderConfig, ModelConfig, VisionConfig
 from training_backend.encode.images import pooling_windows
 from training_backend.encode.tokens import EXTRA_TOKENS
@@ -52,15 +53,16 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """One row an implementation."""
-    from transformers import AutoModelForImageTextToText
-
+    transformers = load()
+    if transformers is None:
+        raise SystemExit(WHY_ABSENT)
     torch.set_num_threads(arguments.threads)
     ours = Molmo2(_config(arguments))
     ours.init_weights(0)
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder) / "ours", ours)
         export_hf(Path(folder) / "ours", Path(folder) / "theirs")
-        theirs = AutoModelForImageTextToText.from_pretrained(Path(folder) / "theirs").train()
+        theirs = transformers.AutoModelForImageTextToText.from_pretrained(Path(folder) / "theirs").train()
     rng = np.random.default_rng(0)
     examples = [_example(rng, arguments.vocab, arguments.longest) for _ in range(arguments.examples)]
     tokens = int(sum((example.weights > 0).sum() for example in examples))

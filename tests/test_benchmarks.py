@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as frame
-from benchmarks import definitions, encode, generate_cpu, mixture, packing, step_cpu, steps
+from benchmarks import definitions, encode, generate_cpu, length_model, mixture, packing, peers, step_cpu, steps
 from benchmarks.pool import pool_knapsack
 from benchmarks.report import Report
+from benchmarks.token_packers import greedy_knapsack
+from molmo2_assets.profile import load_profile
 from tests.support.evaluation_sets import asked, write_set
+from tests.support.examples import tokenizer_at
+from tests.support.transformers_peer import need_transformers
 from training_backend.api import RunSpec
 from training_backend.config import EncodeConfig, LossConfig, LossRule, PackConfig
+from training_backend.data.example import decode_row, encode_row
 from training_backend.data.fingerprint import plain
 from training_backend.data.order import PERIOD, Mixture, MixtureEntry
 from training_backend.data.store import RowStore
@@ -49,7 +54,7 @@ def test_every_benchmark_has_help_and_an_unknown_name_is_refused(capsys):
 
 
 def test_generation_says_the_same_beside_transformers():
-    pytest.importorskip("transformers", reason="the peer")
+    need_transformers()
     words = ["--width", "32", "--layers", "2", "--vocab", "60", "--prompts", "3", "--longest", "12", "--new", "5", "--repeats", "1"]
     report = generate_cpu.run(arguments(generate_cpu, *words))
     assert [row["what"] for row in report.rows] == ["ours", "transformers"]
@@ -59,7 +64,7 @@ def test_generation_says_the_same_beside_transformers():
 
 
 def test_a_step_has_the_loss_of_transformers():
-    pytest.importorskip("transformers", reason="the peer")
+    need_transformers()
     words = ["--width", "64", "--layers", "2", "--vocab", "60", "--examples", "4", "--longest", "16", "--repeats", "1"]
     report = step_cpu.run(arguments(step_cpu, *words))
     packed, padded = report.rows
@@ -76,7 +81,7 @@ def test_mixture_measures_the_real_order():
 
 def test_packing_measures_the_real_planner():
     report = packing.run(arguments(packing, "--examples", "192", "--window", "64"))
-    assert {row["profile"] for row in report.rows} == set(packing.PROFILES)
+    assert {row["stage"] for row in report.rows} == {"pretrain", "sft", "long_context"}
     for row in report.rows:
         assert row["examples"] == 192
         assert 0 < row["fill"] <= 1
@@ -126,7 +131,7 @@ def test_packing_measures_materialised_sequences(tmp_path, monkeypatch):
     report = sequences.build_sequences(RunSpec(kind="plan", identity=identity, inputs=inputs), made, lambda line: None)
     words = ["--sequences", str(made), "--mixture", str(tmp_path / "mixture"), "--examples", "512", "--window", "256"]
     rows = packing.run(arguments(packing, *words)).rows
-    assert {row["profile"] for row in rows} == {"sft_sequences"}
+    assert {row["stage"] for row in rows} == {"sft_sequences"}
     assert rows[0]["planner"] == "portfolio"
     assert rows[0]["sequences"] == report["counts"]["packs"]
     assert rows[0]["fill"] == pytest.approx(report["facts"]["fill"], abs=1e-5)
@@ -143,9 +148,38 @@ def test_a_plan_that_cheats_is_no_measurement():
         packing.check([[0, 1]], *lengths, 10, 2)
 
 
-def test_first_fit_by_hand():
-    tokens, visual = np.array([6, 5, 4, 5, 1]), np.array([1, 1, 1, 1, 9])
-    assert packing.first_fit(tokens, visual, 10, 9) == [[0, 2], [1, 3], [4]]
+def test_the_greedy_knapsack_by_hand():
+    assert greedy_knapsack(np.array([6, 5, 4, 5, 1]), 10) == [[0, 2], [1, 3], [4]]
+    assert greedy_knapsack(np.array([6, 4, 6, 4]), 10, buffer=3) == [[1, 2], [0], [3]]
+
+
+def test_how_long_an_example_waits():
+    assert packing.longest_wait([[0, 1], [2]]) == 0
+    assert packing.longest_wait([[1, 2], [3], [0]]) == 3
+
+
+def test_the_length_model_is_the_encoder_s_arithmetic(tmp_path):
+    profile = load_profile("report")
+    stage, tokenizer = profile.stages["sft"], tokenizer_at(tmp_path)
+    model = length_model.LengthModel(profile, stage, tokenizer)
+    assert set(model.mixture.datasets) == set(profile.mixtures["sft_mixture"].datasets), "none is left out"
+    tokens, visual = model.lengths(200)
+    again = length_model.LengthModel(profile, stage, tokenizer).lengths(200)
+    assert (tokens == again[0]).all()
+    assert (visual == again[1]).all()
+    assert tokens.max() <= stage.pack.max_tokens
+    assert visual.max() <= stage.pack.max_visual
+    for task in length_model.SHAPES:
+        spec = next(spec for spec in profile.datasets.values() if spec.task == task)
+        example = length_model.example_of(spec, 3)
+        assert decode_row(encode_row(example)) == example
+        assert (example.task, bool(example.media)) == (task, task != "text")
+
+
+def test_absent_peers_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv(peers.VARIABLE, str(tmp_path / "python"))
+    with pytest.raises(peers.PeersAbsent, match="make peers"):
+        peers.ask("trl_bfd")
 
 
 def test_the_released_packer_by_hand():

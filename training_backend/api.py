@@ -16,7 +16,7 @@ from training_backend.data.fingerprint import fingerprint, short
 
 SPEC_SCHEMA = "molmo2-run/1"
 
-Kind = Literal["tokenizer", "plan", "train", "predict", "import", "export"]
+Kind = Literal["tokenizer", "plan", "train", "predict", "import", "export", "preview"]
 State = Literal["absent", "pending", "running", "stopping", "interrupted", "failed", "done"]
 
 
@@ -41,7 +41,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     keep: int = 1
     log_every: int = 10
     grace_seconds: float = 120.0
-    attention: Literal["auto", "reference", "flex", "varlen"] = "auto"
+    attention: Literal["auto", "reference", "blocks", "flex", "varlen"] = "auto"
     wandb_project: str | None = None
 
 

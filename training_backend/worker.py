@@ -39,7 +39,7 @@ from training_backend.launch.local import EXIT_RESUMABLE, Exit, read_exit
 from training_backend.launch.processes import register
 from training_backend.train.events import EventWriter
 
-CODE_VERSION = {"tokenizer": "1", "plan": "1", "train": "1", "predict": "1", "import": "1", "export": "1"}
+CODE_VERSION = {"tokenizer": "1", "plan": "1", "train": "1", "predict": "1", "import": "1", "export": "1", "preview": "1"}
 """Bumped by hand when the meaning of a kind's output changes."""
 
 
@@ -97,8 +97,15 @@ def _export(job: Job) -> dict[str, Any]:
     return run_export(job.spec, job.out, job.log)
 
 
+def _preview(job: Job) -> dict[str, Any]:
+    from training_backend.preview.build import build_preview
+
+    return build_preview(job.spec, job.out, job.log)
+
+
 KINDS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "tokenizer": _tokenizer, "plan": _plan, "train": _train, "predict": _predict, "import": _import, "export": _export,
+    "preview": _preview,
 }  # fmt: skip
 """Kind → its computation, which returns {"counts", "facts"} of the result. Heavy imports happen inside."""
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training_backend.data.media import VideoReader, read_image
+from training_backend.data.media import read_image
 from training_backend.data.points import Grounded
+from training_backend.data.video import VideoReader
 
 _COLOURS = ((230, 40, 120), (20, 120, 230), (20, 160, 60), (240, 150, 0), (140, 60, 200), (0, 170, 180))
 CLIP_RATE = 8

@@ -1,4 +1,4 @@
-"""Commands about weights: import, export, ask.
+"""Commands that are runs of the backend: import, export, ask, preview.
 
 Belongs here: arguments into run specs, following the run, what is printed. Does not belong here: anything that computes; that is a
 run of the backend in a process of its own, as in the graph.
@@ -7,6 +7,7 @@ run of the backend in a process of its own, as in the graph.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def import_weights(options: Any) -> None:
-    """A Hugging Face Molmo2 folder as a checkpoint of ours."""
+    """A Hugging Face Molmo2, in a folder or on the Hub at a commit, as a checkpoint of ours."""
     from molmo2_assets.profile import catalogue
     from training_backend.api import RunSpec
     from training_backend.data.fingerprint import plain
@@ -34,7 +35,8 @@ def import_weights(options: Any) -> None:
     profile, home = load(options)
     models = catalogue().models
     preset = models[known(options.preset, models, "preset")] if options.preset else None
-    folder, out = Path(options.folder).resolve(), _free(options.out)
+    out = _free(options.out)
+    folder = _source(home, options.folder)
     identity = {
         "source": "molmo2", "sources": {"folder": published_version(folder)}, "model": plain(preset),
         "precision": options.precision,
@@ -42,6 +44,16 @@ def import_weights(options: Any) -> None:
     made = _run(home, RunSpec(kind="import", identity=identity, inputs={"folder": str(folder)}, execution=_how(profile, "import")))
     _put(made, out, manifest=True)
     _say(options, out)
+
+
+def _source(home: Home, name: str) -> Path:
+    """A folder as it is, or `owner/name@commit` downloaded."""
+    from molmo2_assets.sources.weights import fetch_weights
+
+    repo, at, revision = name.partition("@")
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not at:
+        return Path(name).resolve()
+    return fetch_weights(repo, revision, home.cache, lambda line: print(line, file=sys.stderr, flush=True), name)
 
 
 def export_weights(options: Any) -> None:
@@ -59,6 +71,32 @@ def export_weights(options: Any) -> None:
     spec = RunSpec(kind="export", identity=identity, inputs=_inputs(found), execution=_how(profile, "export"))
     _put(_run(home, spec), out, manifest=False)
     _say(options, out)
+
+
+def preview(options: Any) -> None:
+    """A static page of encoded examples."""
+    from molmo2_assets.lineage.preview import PAGE_FILE, preview_spec
+
+    profile, home = load(options)
+    if options.count is not None and options.count < 1:
+        raise UserError(f"--count {options.count}: a page shows at least one")
+    if options.start < 0:
+        raise UserError(f"--start {options.start}: numbers begin at 0")
+    out = Path(options.out).resolve() if options.out else None
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise UserError(f"--out {options.out} must name a file in a folder that exists")
+    page = _run(home, preview_spec(profile, home, options.name, options.stage, options.count, options.start)) / PAGE_FILE
+    if out is not None:
+        shutil.copyfile(page, out)
+        page = out
+    if options.json:
+        print_json({"page": str(page)})
+    else:
+        print(page)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
 
 
 def ask(options: Any) -> None:

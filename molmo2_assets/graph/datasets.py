@@ -21,6 +21,7 @@ from training_backend.data.fingerprint import plain
 from training_backend.data.manifest import Manifest, files_version, list_files
 
 RAW_VERSION = "1"
+NETWORK = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 NO_ADAPTER = "nobody has written an adapter for its layout yet"
 
 
@@ -32,7 +33,7 @@ def dataset_assets(home: Home, profile: Profile, spec: DatasetSpec) -> list[dg.A
         "tags": {"task": spec.task, "family": spec.family, "role": spec.role, "licence": _tag(spec.licence), "access": spec.access},
     }
     raw_key, media_key, key = f"raw/{spec.name}", f"media/{spec.name}", f"validated/{spec.name}"
-    network = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL) if spec.source.kind in ("hub", "url") else None
+    network = NETWORK if spec.source.kind in ("hub", "url") else None
     return [
         asset(
             home, raw_key, _raw(home, spec), deps=[f"hub/{spec.name}"] if spec.source.kind == "hub" else [],
@@ -84,8 +85,11 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
         from molmo2_assets.sources.outcome import SourceUnavailable
 
         try:
-            found = fetch(spec, step.folder, step.log)
+            found = fetch(spec, step.folder, step.log, home.cache / "downloads")
         except SourceUnavailable as error:
+            policy = step.context.op_def.retry_policy
+            if error.passing and policy is not None and step.context.retry_number < policy.max_retries:
+                raise  # the policy tries again; only the last try publishes that the set cannot be had
             step.context.log.warning(str(error))
             facts = {"reason": error.reason, "instructions": error.instructions}
             return Built("unavailable", {"files": 0}, facts, "unavailable")
@@ -108,7 +112,7 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
             page["published"] = dg.MetadataValue.url(spec.url)
         return page
 
-    return Layer("raw", RAW_VERSION, config, build, show, lambda folder, manifest: checks.raw(f"raw/{spec.name}", manifest))
+    return Layer("raw", RAW_VERSION, config, build, show, lambda f, m: checks.raw(f"raw/{spec.name}", m), asks_again=True)
 
 
 def _reading(spec: DatasetSpec) -> dict[str, Any]:
@@ -201,6 +205,7 @@ def _validated(home: Home, spec: DatasetSpec) -> Layer:
                 "dagster/row_count": int(manifest.counts["examples"]),
                 "samples": pictures.embed(folder / pictures.SAMPLES_PICTURE) if spec.media.kind != "none"
                 else pictures.spoken_samples(folder),
+                **pictures.page_of(spec.name),
             }  # fmt: skip
             shape = read_shape(folder)
             if shape is not None:

@@ -93,6 +93,7 @@ def _mixture(profile: Profile, key: str, spec: MixtureSpec, members: list[str], 
                 weights["rows"], ("dataset", "task", "rows", "size", "factor", "before", "weight", "repeats")
             ),
             "shares": pictures.embed(folder / "weights.png"),
+            **pictures.page_of(key),
         }
 
     return Layer("mixture", MIXTURE_VERSION, config, build, show, lambda f, m: checks.mixture(key, f, m), (*members, *held_out))

@@ -101,6 +101,15 @@ def embed(path: Path) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{path.stem}](data:image/{kind};base64,{data})")
 
 
+def page_of(name: str, path: Path | None = None) -> dict[str, dg.MetadataValue]:
+    """The page of encoded examples, where one lies beside the asset, and the command that makes one of any part. A browser follows
+    no link from this page to a file, so the path is given to be copied."""
+    page: dict[str, dg.MetadataValue] = {"preview": dg.MetadataValue.md(f"`molmo2 preview {name} --open`")}
+    if path is not None and path.is_file():
+        page["preview_page"] = dg.MetadataValue.path(str(path))
+    return page
+
+
 def draw_bars(bars: Sequence[tuple[str, float, float | None]], path: Path, title: str) -> None:
     """Horizontal bars of (name, share, share before or None), largest on top, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -198,7 +207,8 @@ def _fit(picture: Picture) -> Picture:
 def _tiles(example: Example, cache: Path) -> list[Picture]:
     from PIL import Image
 
-    from training_backend.data.media import MediaCache, VideoReader, read_image
+    from training_backend.data.media import MediaCache, read_image
+    from training_backend.data.video import VideoReader
 
     bytes_of = MediaCache(cache)
     tiles = []

@@ -14,13 +14,15 @@ import dagster as dg
 import msgspec
 
 from molmo2_assets.graph import checks, pictures
+from molmo2_assets.graph.budget import mind_gpu_hours
 from molmo2_assets.graph.step import Built, Layer, Metadata, Parent, Step, asset, exact_parent
 from molmo2_assets.graph.training import execute, mind_other_data
 from molmo2_assets.home import Home
+from molmo2_assets.lineage.preview import PACKS, PAGE_FILE, page_spec
 from molmo2_assets.profile import STAGES, Profile, StageSpec
-from training_backend.api import Execution, RunSpec
+from training_backend.api import Execution, RunResult, RunSpec
 from training_backend.data.fingerprint import plain
-from training_backend.data.manifest import Manifest
+from training_backend.data.manifest import Manifest, read_manifest
 
 TOKENIZER_VERSION = "1"
 SEQUENCES_VERSION = "1"
@@ -138,6 +140,7 @@ def _sequences(profile: Profile, stage: StageSpec) -> Layer:
             [(task, share, None) for task, share in report["loss_by_task"].items()], step.folder / "loss_mass.png",
             f"{name}: share of the loss by task",
         )  # fmt: skip
+        _page(step, profile, stage, result, mixture, tokenizer, members)
         return Built(result.data_version, result.counts, {"fill": report["fill"]})
 
     def show(folder: Path, manifest: Manifest) -> Metadata:
@@ -148,6 +151,7 @@ def _sequences(profile: Profile, stage: StageSpec) -> Layer:
             "packing": pictures.count_table("fact", simple),
             "loss_by_dataset": pictures.count_table("dataset", report["loss_by_dataset"]),
             "loss_by_task": pictures.embed(folder / "loss_mass.png"),
+            **pictures.page_of(name, folder / PAGE_FILE),
         }
 
     return Layer(
@@ -159,6 +163,28 @@ def _sequences(profile: Profile, stage: StageSpec) -> Layer:
         lambda f, m: checks.sequences(name, m),
         (stage.mixture, "tokenizer"),
     )
+
+
+def _page(
+    step: Step,
+    profile: Profile,
+    stage: StageSpec,
+    result: RunResult,
+    mixture: Parent,
+    tokenizer: Parent,
+    members: Mapping[str, Parent],
+) -> None:
+    """The first packs as people see them, beside the lengths. Training needs no page, so one that cannot be made is a warning."""
+    parents = {"mixture": mixture, "tokenizer": tokenizer, **{f"validated/{name}": parent for name, parent in members.items()}}
+    output = Path(result.output)
+    made = {
+        "sequences": (output, read_manifest(output)),
+        **{key: (parent.folder, parent.manifest) for key, parent in parents.items()},
+    }
+    try:
+        execute(step, page_spec(profile, step.home, stage, "sequences", f"{stage.name}_sequences", made, PACKS))
+    except dg.Failure as failure:
+        step.context.log.warning(f"no page of the first packs: {failure.description}")
 
 
 def _checkpoint(profile: Profile, stage: StageSpec, previous: str | None) -> Layer:
@@ -187,6 +213,8 @@ def _checkpoint(profile: Profile, stage: StageSpec, previous: str | None) -> Lay
             },
             execution=execution(profile, "train"),
         )  # fmt: skip
+        allowed = bool((step.context.op_config or {}).get("over_budget"))
+        mind_gpu_hours(profile.model, stage, spec.execution, allowed=allowed)
         mind_other_data(spec, step.home.runs, stage.on_data_change)
         result = execute(step, spec)
         return Built(result.data_version, result.counts, {"seconds": result.facts["seconds"]})

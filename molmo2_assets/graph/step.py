@@ -22,7 +22,7 @@ import dagster as dg
 from molmo2_assets.graph.sweep import mark_process
 from molmo2_assets.home import Home
 from molmo2_assets.lineage.versions import recorded
-from training_backend.data.fingerprint import fingerprint, short
+from training_backend.data.fingerprint import fingerprint, plain, short
 from training_backend.data.manifest import (
     AssetState,
     AssetStore,
@@ -37,9 +37,11 @@ Metadata = dict[str, Any]
 
 
 class StepConfig(dg.Config):
-    """Launchpad options of every asset. `force`: build again although the recipe has a complete version."""
+    """Launchpad options of every asset. `force`: build again although the recipe has a complete version. `over_budget`: train
+    although the plan needs more GPU hours than the profile's `max_gpu_hours`."""
 
     force: bool = False
+    over_budget: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Layer:
     """What a layer says about an asset: how it is built, shown and checked.
 
     `config` is the part of the recipe that is not parents; `build` fills `step.folder`; `show` gives the metadata of the asset page
-    and `check` the results of the checks, both from a finished folder, so that a cache hit shows the same page.
+    and `check` the results of the checks, both from a finished folder, so that a cache hit shows the same page. `asks_again`: an
+    unavailable version is no hit, for what was closed or out of reach may be open now.
     """
 
     kind: str
@@ -91,6 +94,7 @@ class Layer:
     show: Callable[[Path, Manifest], Metadata]
     check: Callable[[Path, Manifest], list[dg.AssetCheckResult]]
     reads: Sequence[str] = ()
+    asks_again: bool = False
 
 
 def run_step(context: dg.AssetExecutionContext, home: Home, key: str, layer: Layer, force: bool) -> dg.MaterializeResult:
@@ -107,15 +111,16 @@ def run_step(context: dg.AssetExecutionContext, home: Home, key: str, layer: Lay
     }
     identity = fingerprint(recipe)
     found = None if force else store.find(key, identity)
-    hit = found is not None
+    known = found
+    closed = layer.asks_again and found is not None and read_manifest(found).state == "unavailable"
     with _plain_words(home, store.folder(key)):
-        if found is None:
-            found = _build(context, home, store, key, layer, recipe, identity, parents)
-        elif (current := store.current(key)) is None or current[0] != found:
+        if found is None or closed:
+            found = _build(context, home, store, key, layer, recipe, identity, parents, known)
+        if found == known and ((current := store.current(key)) is None or current[0] != found):
             store.set_current(key, found)
     manifest = read_manifest(found)
     metadata: Metadata = {
-        "cache": "hit" if hit else "miss",
+        "cache": "hit" if found == known else "miss",
         "recipe": short(identity),
         "folder": dg.MetadataValue.path(str(found)),
         "state": manifest.state,
@@ -167,11 +172,15 @@ def exact_parent(home: Home, child: Manifest, name: str) -> Parent:
 
 
 def _build(context: dg.AssetExecutionContext, home: Home, store: AssetStore, key: str, layer: Layer, recipe: dict[str, Any],
-           identity: str, parents: dict[str, Parent]) -> Path:  # fmt: skip
+           identity: str, parents: dict[str, Parent], known: Path | None) -> Path:  # fmt: skip
+    """Build and publish; `known` is an unavailable version, which stands where nothing has changed about it."""
     staged = store.stage(key, identity)
     started, cpu = time.time(), time.process_time()
     try:
         built = layer.build(Step(context, home, key, staged, parents))
+        if known is not None and built.state == "unavailable" and plain(built.facts) == read_manifest(known).facts:
+            shutil.rmtree(staged)
+            return known
         manifest = Manifest(
             kind=layer.kind,
             key=key,

@@ -89,9 +89,9 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
     table = read_media(media)
     work = _Work(spec.name)
     spoke = time.monotonic()
-    files = annotation_files(raw, spec.source.files)
+    files = annotation_files(raw, spec.source.patterns)
     if not files:
-        raise ValueError(f"{spec.name}: its raw files hold no annotations that match {list(spec.source.files) or 'a known type'}")
+        raise ValueError(f"{spec.name}: its raw files hold no annotations of {list(spec.source.patterns) or 'a known type'}")
     for path in files:
         for row in rows_of(spec, path, raw, adapter.needs(context), adapter.optional):
             work.rows += 1

@@ -21,9 +21,11 @@ from molmo2_assets.profile.structs import (
     MixtureSpec,
     Profile,
     ProvenanceRule,
+    Published,
     SourceSpec,
     StageName,
     StageSpec,
+    WeightsSource,
 )
 
 __all__ = [
@@ -43,9 +45,11 @@ __all__ = [
     "Profile",
     "ProfileError",
     "ProvenanceRule",
+    "Published",
     "SourceSpec",
     "StageName",
     "StageSpec",
+    "WeightsSource",
     "catalogue",
     "load_profile",
     "objections",

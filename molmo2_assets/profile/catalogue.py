@@ -17,7 +17,7 @@ import msgspec
 
 from molmo2_assets.profile import checks
 from molmo2_assets.profile.document import Mark, Node, Problem, ProfileError, Site, merge, read_yaml, unknown, without_nulls
-from molmo2_assets.profile.structs import BenchmarkSpec, DatasetSpec
+from molmo2_assets.profile.structs import BenchmarkSpec, DatasetSpec, Published
 from molmo2_assets.profile.typed import typed
 from training_backend.config import ModelConfig
 
@@ -40,6 +40,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
     datasets: dict[str, DatasetSpec]
     models: dict[str, ModelConfig]
+    published: dict[str, Published]
     benchmarks: dict[str, BenchmarkSpec]
     profiles: tuple[str, ...]
 
@@ -88,7 +89,9 @@ def _read_section(path: Path, section: str, into: dict[str, Node], problems: lis
         if name in into:
             problems.append(Problem(child.mark, f"{name} is already defined in {into[name].mark}; names are unique"))
             continue
-        into[name] = without_nulls(merge(defaults, child))
+        written = merge(defaults, child)
+        # A null of a model takes away what the one that it extends has (`model_node`).
+        into[name] = written if section == "models" else without_nulls(written)
 
 
 def model_node(name: str, models: dict[str, Node], mark: Mark, problems: list[Problem]) -> Node | None:
@@ -115,11 +118,22 @@ def model_node(name: str, models: dict[str, Node], mark: Mark, problems: list[Pr
     return without_nulls(Node({**merged.fields, "name": Node(name, merged.mark)}, merged.mark))
 
 
+def split_published(node: Node, place: str, problems: list[Problem]) -> tuple[Node, Published]:
+    """A model's own fields, which say what it is, and where weights for it are published, which does not."""
+    written = node.fields.get("published", Node({}, node.mark))
+    published = typed(written, Published, f"{place}.published", problems)
+    if published is not None:
+        for part in Published.__struct_fields__:
+            checks.check_source(getattr(published, part), f"{place}.published.{part}", Site(written, problems, ""), part)
+    rest = Node({key: child for key, child in node.fields.items() if key != "published"}, node.mark)
+    return rest, published or Published()
+
+
 def load_catalogue(folders: Sequence[Path]) -> Catalogue:
     """Every definition in `folders`, typed and checked. Raises ProfileError with all problems."""
     entries = read_entries(folders)
     problems: list[Problem] = []
-    datasets, models, benchmarks = {}, {}, {}
+    datasets, models, published, benchmarks = {}, {}, {}, {}
     for name, node in entries.datasets.items():
         dataset = typed(node, DatasetSpec, name, problems, inject={"name": name})
         if dataset is not None:
@@ -127,8 +141,11 @@ def load_catalogue(folders: Sequence[Path]) -> Catalogue:
             datasets[name] = dataset
     for name, child in entries.models.items():
         model = model_node(name, entries.models, child.mark, problems)
-        config = typed(model, ModelConfig, name, problems) if model is not None else None
-        if model is not None and config is not None:
+        if model is None:
+            continue
+        model, published[name] = split_published(model, name, problems)
+        config = typed(model, ModelConfig, name, problems)
+        if config is not None:
             checks.check_model(config, Site(model, problems))
             models[name] = config
     for name, node in entries.benchmarks.items():
@@ -138,4 +155,6 @@ def load_catalogue(folders: Sequence[Path]) -> Catalogue:
             benchmarks[name] = benchmark
     if problems:
         raise ProfileError(problems)
-    return Catalogue(datasets=datasets, models=models, benchmarks=benchmarks, profiles=tuple(sorted(entries.profiles)))
+    return Catalogue(
+        datasets=datasets, models=models, published=published, benchmarks=benchmarks, profiles=tuple(sorted(entries.profiles))
+    )

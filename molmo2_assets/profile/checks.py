@@ -22,6 +22,7 @@ from molmo2_assets.profile.structs import (
     ProvenanceRule,
     StageName,
     StageSpec,
+    WeightsSource,
 )
 from training_backend.api import Execution, Kind
 from training_backend.config import ModelConfig, TokenizerConfig
@@ -32,6 +33,7 @@ SPECIAL_TOKENS = 16
 SMALLEST_VOCABULARY = 256 + 3
 """Bytes and chat markers."""
 _SUM_TOLERANCE = 1e-9
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PROVENANCE = re.compile(r"human|program|open-model:\S+|proprietary-text|proprietary|unknown")
 _SOURCE_NEEDS: dict[str, tuple[str, ...]] = {
@@ -112,6 +114,15 @@ def check_model(model: ModelConfig, site: Site) -> None:
     if decoder.extra_tokens < SPECIAL_TOKENS:
         text = f"model {model.name}: {decoder.extra_tokens} extra_tokens leave no room for {SPECIAL_TOKENS} special tokens"
         site.add(text, "decoder", "extra_tokens")
+
+
+def check_source(source: WeightsSource, place: str, site: Site, *path: str) -> None:
+    """A folder or a repository, and a revision that is a commit."""
+    if source.folder is not None and (source.repo is not None or source.revision is not None):
+        site.add(f"{place} names both a folder and a repository; one of them", *path, "folder")
+    if source.revision is not None and not _COMMIT.fullmatch(source.revision):
+        text = f"{place}.revision is {source.revision!r}; a commit of 40 hexadecimal digits is expected, branches move"
+        site.add(text, *path, "revision")
 
 
 def check_parts(parts: Parts, problems: list[Problem]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from molmo2_assets.profile import checks
-from molmo2_assets.profile.catalogue import Entries, model_node
+from molmo2_assets.profile.catalogue import Entries, model_node, split_published
 from molmo2_assets.profile.document import Node, Problem, ProfileError, Site, merge, nearest, unknown, without_nulls
 from molmo2_assets.profile.structs import (
     STAGES,
@@ -27,6 +27,7 @@ from molmo2_assets.profile.structs import (
     MixtureSpec,
     Profile,
     ProvenanceRule,
+    Published,
     StageName,
     StageSpec,
 )
@@ -62,7 +63,9 @@ def resolve(name: str, written: Node, entries: Entries) -> Profile:
     values: dict[str, Any] = {
         section: typed(root.fields[section], kind, section, problems) for section, kind in _VALUES.items() if section in root.fields
     }
-    values["model"] = _model(written, entries, problems)
+    values["model"], published = _model(written, entries, problems)
+    if values.get("base_weights") is not None:
+        values["base_weights"] = _base_weights(values["base_weights"], published, root, problems)
     mixtures = _section(root, "mixtures", MixtureSpec, problems)
     execution = _section(root, "execution", Execution, problems)
     stage_nodes = _stage_nodes(written, problems)
@@ -144,22 +147,37 @@ def _check_definitions(
             problems.append(Problem(nodes.datasets[name].mark, text))
 
 
-def _model(root: Node, entries: Entries, problems: list[Problem]) -> ModelConfig | None:
+def _base_weights(base: BaseWeights, published: Published, root: Node, problems: list[Problem]) -> BaseWeights | None:
+    """With what the model's preset says of the repositories filled in; None after adding a problem."""
+    site, before = Site(root, problems), len(problems)
+    found = {}
+    for part in ("decoder", "vision"):
+        source, known, place = getattr(base, part), getattr(published, part), f"base_weights.{part}"
+        checks.check_source(source, place, site, "base_weights", part)
+        if source.folder is None and source.repo is None:
+            if known.repo is None:
+                site.add(f"{place} names neither a folder nor a repo, and the model says of no published {part}", "base_weights")
+            source = msgspec.structs.replace(source, repo=known.repo, revision=source.revision or known.revision)
+        found[part] = source
+    return msgspec.structs.replace(base, **found) if len(problems) == before else None
+
+
+def _model(root: Node, entries: Entries, problems: list[Problem]) -> tuple[ModelConfig | None, Published]:
     written = root.fields.get("model")
     if written is None:
-        return None
+        return None, Published()
     preset = written.fields.get("preset")
     changes = Node({key: child for key, child in written.fields.items() if key != "preset"}, written.mark)
     if preset is not None:
         below = model_node(str(preset.value), entries.models, preset.mark, problems)
         if below is None:
-            return None
+            return None, Published()
         changes = merge(below, changes)
-    changes = without_nulls(changes)
+    changes, published = split_published(without_nulls(changes), "model", problems)
     model = typed(changes, ModelConfig, "model", problems)
     if model is not None:
         checks.check_model(model, Site(changes, problems))
-    return model
+    return model, published
 
 
 def _section(root: Node, section: str, kind: type[Spec], problems: list[Problem]) -> dict[str, Spec]:

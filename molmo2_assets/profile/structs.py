@@ -75,9 +75,10 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
     """Where annotation files come from.
 
     `hub`: `repo` at commit `revision` (None: resolved and recorded when it is first fetched), `config` and `split`, or `files` as
-    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say.
-    `generated`: `generator` with `params`. `package`: `generator` names what an installed package brings. `tables` say where rows
-    stand in those files; each table that matches a file reads it.
+    glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say. Of
+    both, `params.sha256` maps addresses or names to published hashes. `generated`: `generator` with `params`. `package`:
+    `generator` names what an installed package brings. `tables` say where rows stand in those files; each table that matches a
+    file reads it.
     """
 
     kind: Literal["hub", "url", "manual", "generated", "package"]
@@ -91,6 +92,11 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
     path: str | None = None
     instructions: str | None = None
     tables: tuple[TableSpec, ...] = ()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Glob patterns of the annotation files among what was fetched; none for `url`, whose `files` are addresses."""
+        return () if self.kind == "url" else self.files
 
 
 class MediaSpec(_Spec, frozen=True, kw_only=True):
@@ -232,12 +238,30 @@ class StageSpec(StageConfig, frozen=True, kw_only=True):
         return StageConfig(**{name: getattr(self, name) for name in StageConfig.__struct_fields__})
 
 
-class BaseWeights(_Spec, frozen=True, kw_only=True):
-    """Folders of a published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+class WeightsSource(_Spec, frozen=True, kw_only=True):
+    """Published weights: a folder of one's own, or a repository on the Hub at an exact commit (`revision`).
 
-    decoder: str
-    vision: str
+    In a profile `repo` and `revision` need not be written where the model's preset says them (`published` in models.yaml).
+    """
+
+    folder: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+
+class BaseWeights(_Spec, frozen=True, kw_only=True):
+    """A published decoder and vision tower that the first stage starts from; `seed` draws what neither has."""
+
+    decoder: WeightsSource = WeightsSource()
+    vision: WeightsSource = WeightsSource()
     seed: int = 0
+
+
+class Published(_Spec, frozen=True, kw_only=True):
+    """Where the two parts that a preset's training starts from are published."""
+
+    decoder: WeightsSource = WeightsSource()
+    vision: WeightsSource = WeightsSource()
 
 
 class ExportSpec(_Spec, frozen=True, kw_only=True):

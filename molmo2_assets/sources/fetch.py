@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molmo2_assets.sources.outcome import FetchResult, SourceError, SourceUnavailable, how_to_get
+from molmo2_assets.sources.outcome import FetchResult, SourceError
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def source_identity(spec: DatasetSpec) -> dict[str, Any]:
     """What decides the bytes of a set, as plain values: part of the recipe of its raw asset. Loads no client and no decoder."""
-    from molmo2_assets.sources import generated, hub, manual, package
+    from molmo2_assets.sources import generated, hub, manual, package, url
 
     kind = spec.source.kind
     if kind == "generated":
@@ -29,29 +29,28 @@ def source_identity(spec: DatasetSpec) -> dict[str, Any]:
         return {"kind": kind, **manual.identity(spec)}
     if kind == "package":
         return {"kind": kind, **package.identity()}
-    return {"kind": kind, "files": list(spec.source.files)}
+    return {"kind": kind, **url.identity(spec)}
 
 
-def fetch(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> FetchResult:
+def fetch(spec: DatasetSpec, dest: Path, log: Callable[[str], None], downloads: Path | None = None) -> FetchResult:
     """Write the files of a set into `dest`, a staging folder: annotations in their published form, and `media/` where it has media.
 
-    Raises SourceUnavailable where a person has to unlock or provide something first, SourceError where the entry is wrong.
+    What comes over a network arrives in a folder below `downloads` first, where an interrupted fetch finds it again (None: nothing
+    is kept). Raises SourceUnavailable where a person has to unlock or provide something first, SourceError where the entry is
+    wrong.
     """
-    from molmo2_assets.sources import generated, hub, manual, package
+    from molmo2_assets.sources import generated, hub, manual, package, url
 
     dest.mkdir(parents=True, exist_ok=True)
     kind = spec.source.kind
     if kind == "generated":
         return generated.generate(spec.source.generator, spec.source.params, dest, log)
     if kind == "hub":
-        return hub.fetch_hub(spec, dest, log)
+        return hub.fetch_hub(spec, dest, log, downloads)
     if kind == "manual":
         return manual.fetch_manual(spec, dest, log)
     if kind == "package":
         return package.fetch_package(dest, log)
     if kind == "url":
-        raise SourceUnavailable(
-            f"{spec.name} is published at plain URLs, which are not fetched here yet.",
-            f"{how_to_get(spec)} Put it in place and describe it as a source of kind manual.",
-        )
+        return url.fetch_url(spec, dest, log, downloads)
     raise SourceError(f"{spec.name} has a source of kind {kind!r}; kinds are generated, hub, manual, package and url.")

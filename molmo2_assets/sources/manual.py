@@ -3,7 +3,7 @@
 Belongs here: finding the folder, linking its files into the raw asset, their checksums. Does not belong here: reading them.
 
 The folder is `source.path`: absolute, or relative to the folder named by MOLMO2_MANUAL. `source.files` are patterns of what is
-taken (default: everything but hidden files).
+taken (default: everything but hidden files); `source.params.sha256` maps some of the names to their published hashes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def identity(spec: DatasetSpec) -> dict[str, Any]:
         listing = None
     else:
         listing = fingerprint([[path.as_posix(), *_content(folder / path)] for path in files_of(spec, folder)])
-    return {"path": spec.source.path, "files": list(spec.source.files), "listing": listing}
+    published = {"sha256": spec.source.params["sha256"]} if "sha256" in spec.source.params else {}
+    return {"path": spec.source.path, "files": list(spec.source.files), "listing": listing, **published}
 
 
 def _content(path: Path) -> list[str | int]:
@@ -126,6 +127,13 @@ def fetch_manual(spec: DatasetSpec, dest: Path, log: Callable[[str], None]) -> F
         target.unlink(missing_ok=True)
         _take(source.resolve(), target)
         checksums[relative.as_posix()] = file_sha256(target)
+        published = spec.source.params.get("sha256", {}).get(relative.as_posix())
+        if published not in (None, checksums[relative.as_posix()]):
+            raise SourceUnavailable(
+                f"{spec.name}: {relative} in {folder} is not the published file (sha256 {checksums[relative.as_posix()][:12]}…, "
+                f"published {published[:12]}…).",
+                how_to_get(spec),
+            )
         total += target.stat().st_size
     log(f"{spec.name}: {len(files)} files, {total} bytes from the folder put in place by hand")
     return FetchResult(revision=f"manual-{short(fingerprint(checksums))}", facts={"files": len(files), "bytes": total})

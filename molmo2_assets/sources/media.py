@@ -1,15 +1,20 @@
 """Collecting the media of a set: every uri that its rows name, resolved, stored by content, probed once.
 
-Belongs here: where bytes come from (inside rows, or files beside them) and what is recorded. Does not belong here: decoding
+Belongs here: where bytes come from (inside rows, files beside them, addresses) and what is recorded. Does not belong here: decoding
 (`training_backend.data.media`), setting rows aside (`ingest/validate.py`). A medium that is missing or broken is a line of the
 table, never an exception: it sets its rows aside, it does not stop its set.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +23,27 @@ from molmo2_assets.ingest.adapters import Reference, adapter_of
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
 from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
 from molmo2_assets.ingest.tables import rows_of
+from molmo2_assets.sources.links import Ledger, Link
 from molmo2_assets.sources.places import file_of
+from molmo2_assets.sources.progress import Progress
+from molmo2_assets.sources.web import Web, WebFault
 from training_backend.data.fingerprint import fingerprint, short
-from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, MediaFacts, MediaFault, MediaKind, probe
+from training_backend.data.media import (
+    DEFAULT_LIMITS,
+    FaultReason,
+    Limits,
+    MediaCache,
+    MediaFacts,
+    MediaFault,
+    MediaKind,
+    probe,
+)
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
 
-_LOG_SECONDS = 30.0
+_DOWNLOADS = 32
+"""Requests at a time over all hosts."""
 
 
 @dataclass
@@ -40,24 +58,35 @@ class MediaReport:
 def collect_media(
     spec: DatasetSpec, raw: Path, cache: MediaCache, dest: Path, log: Callable[[str], None], limits: Limits = DEFAULT_LIMITS
 ) -> MediaReport:
-    """Write media.jsonl into `dest` and the bytes into the cache."""
+    """Write media.jsonl into `dest` and the bytes into the cache.
+
+    Media at `urls` are downloaded, several at a time and a few a host; what was had before is not asked for again.
+    """
     adapter, context = adapter_of(spec)
     records: dict[str, MediaRecord] = {}
-    spoke = time.monotonic()
-    for path in annotation_files(raw, spec.source.files):
-        for row in rows_of(spec, path, raw):  # the validator names columns that are missing
-            if isinstance(row, BadRow):
-                continue
-            try:
-                references = adapter.media(row, context)
-            except Exception:
-                continue  # the validator meets it again and names it
-            for reference in references:
-                if reference.uri not in records:
-                    records[reference.uri] = _one(spec, row, reference, raw, cache, limits)
-            if time.monotonic() - spoke > _LOG_SECONDS:
-                log(f"{spec.name}: {len(records)} media collected")
-                spoke = time.monotonic()
+    wanted: dict[str, Reference] = {}
+    with Progress(f"{spec.name}, collecting", None, "media", log) as progress:
+        for path in annotation_files(raw, spec.source.patterns):
+            for row in rows_of(spec, path, raw):  # the validator names columns that are missing
+                if isinstance(row, BadRow):
+                    continue
+                try:
+                    references = adapter.media(row, context)
+                except Exception:
+                    continue  # the validator meets it again and names it
+                for reference in references:
+                    if spec.media.kind == "urls":
+                        known = wanted.setdefault(reference.uri, reference)
+                        if known.sha256 is None and reference.sha256 is not None:
+                            wanted[reference.uri] = reference
+                    elif reference.uri not in records:
+                        records[reference.uri] = _one(spec, row, reference, raw, cache, limits)
+                        progress.add()
+    facts: dict[str, Any] = {}
+    if wanted:
+        ledger = Ledger(cache.root / "links" / f"{spec.name}.jsonl")
+        records = _download_all(spec, wanted, cache, ledger, limits, log)
+        facts["dead_links"] = ledger.dead(sorted(wanted))
     write_media(dest, list(records.values()))
     ordered = sorted(records.values(), key=lambda record: record.uri)
     identity = [
@@ -66,19 +95,27 @@ def collect_media(
     states = Counter(record.state for record in ordered)
     reasons = Counter(str(record.reason) for record in ordered if record.state != "ok")
     counts = {"media": len(ordered), **{state: states[state] for state in ("ok", "missing", "broken")}}
-    facts = {"reasons": dict(sorted(reasons.items())), "bytes": sum(record.bytes or 0 for record in ordered)}
+    facts = {"reasons": dict(sorted(reasons.items())), "bytes": sum(record.bytes or 0 for record in ordered), **facts}
     return MediaReport(f"{len(ordered)}-{short(fingerprint(identity))}", counts, facts)
 
 
 def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache: MediaCache, limits: Limits) -> MediaRecord:
     """Resolve, store and probe one medium."""
+
+    def store() -> str:
+        if spec.media.kind != "embedded":
+            return cache.add_file(file_of(spec.media, row, reference, raw))
+        if not reference.data:
+            raise MediaFault("missing", "the row holds no bytes")
+        return cache.add_bytes(reference.data)
+
+    return _record(reference, cache, limits, store)
+
+
+def _record(reference: Reference, cache: MediaCache, limits: Limits, store: Callable[[], str]) -> MediaRecord:
+    """The line of one medium; `store` puts its bytes into the cache and gives their sha256, or raises MediaFault."""
     try:
-        if spec.media.kind == "embedded":
-            if not reference.data:
-                raise MediaFault("missing", "the row holds no bytes")
-            digest = cache.add_bytes(reference.data)
-        else:
-            digest = cache.add_file(file_of(spec.media, row, reference, raw))
+        digest = store()
         facts = _probe(cache.path(digest), limits, reference.kind)
     except MediaFault as fault:
         state = "missing" if fault.reason == "missing" else "broken"
@@ -87,6 +124,66 @@ def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache:
         uri=reference.uri, kind=reference.kind, state="ok", sha256=digest, width=facts.width, height=facts.height,
         duration=facts.duration, fps=facts.fps, n_frames=facts.n_frames, codec=facts.codec, bytes=facts.bytes,
     )  # fmt: skip
+
+
+# -- addresses --------------------------------------------------------------------------------------------------------------
+
+
+def _download_all(spec: DatasetSpec, wanted: dict[str, Reference], cache: MediaCache, ledger: Ledger, limits: Limits,
+                  log: Callable[[str], None]) -> dict[str, MediaRecord]:  # fmt: skip
+    """Records of media at addresses, by uri."""
+    web = Web()
+    folder = cache.root / "downloads" / f"media-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+
+    def work(reference: Reference) -> MediaRecord:
+        record = _record(reference, cache, limits, lambda: _download(reference, web, cache, ledger, limits, folder))
+        progress.add()
+        return record
+
+    # In an order of their own: published neighbours often share a host, and would wait for each other.
+    mixed = sorted(wanted.values(), key=lambda reference: _mixed(reference.uri))
+    try:
+        with Progress(f"{spec.name}, downloading", len(wanted), "media", log) as progress, ThreadPoolExecutor(_DOWNLOADS) as pool:
+            tasks = [pool.submit(work, reference) for reference in mixed]
+            try:
+                return {task.result().uri: task.result() for task in as_completed(tasks)}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mixed(uri: str) -> bytes:
+    return hashlib.blake2b(uri.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def _download(reference: Reference, web: Web, cache: MediaCache, ledger: Ledger, limits: Limits, folder: Path) -> str:
+    """sha256 of a medium whose bytes are in the cache, downloaded unless they were had before. Raises MediaFault."""
+    known = ledger.get(reference.uri)
+    if known is not None and known.sha256 is not None and reference.sha256 in (None, known.sha256):
+        if cache.path(known.sha256).is_file():
+            return known.sha256
+    elif known is not None and ledger.is_dead(reference.uri):
+        raise _dead(known.answer, known.detail)
+    part = folder / _mixed(reference.uri).hex()
+    most = limits.max_bytes if reference.kind == "video" else limits.max_image_bytes
+    try:
+        digest = web.download(reference.uri, part, sha256=reference.sha256, max_bytes=most)
+    except WebFault as fault:
+        ledger.add(Link(url=reference.uri, answer=fault.answer, detail=str(fault), asked=time.time()))
+        raise _dead(fault.answer, str(fault)) from None
+    cache.add_file(part)
+    part.unlink()
+    ledger.add(Link(url=reference.uri, sha256=digest, asked=time.time()))
+    return digest
+
+
+def _dead(answer: str, detail: str) -> MediaFault:
+    """The fault of a link: what the host gave is wrong, or it gave nothing."""
+    reason: FaultReason = {"too_large": "too_large", "checksum": "checksum"}.get(answer, "missing")  # type: ignore[assignment]
+    return MediaFault(reason, detail)
 
 
 def _probe(path: Path, limits: Limits, kind: MediaKind) -> MediaFacts:

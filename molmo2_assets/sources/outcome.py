@@ -31,13 +31,15 @@ class SourceError(ValueError):
 class SourceUnavailable(SourceError):
     """A source that a person must unlock or put in place first: gated, manual, offline.
 
-    `reason` is one sentence, `instructions` what to do about it; the asset is then published with state `unavailable`.
+    `reason` is one sentence, `instructions` what to do about it; the asset is then published with state `unavailable`. `passing`
+    trouble (a busy or unreachable server) is worth another try before that.
     """
 
-    def __init__(self, reason: str, instructions: str = "") -> None:
+    def __init__(self, reason: str, instructions: str = "", *, passing: bool = False) -> None:
         super().__init__(f"{reason} {instructions}".strip())
         self.reason = reason
         self.instructions = instructions
+        self.passing = passing
 
 
 def how_to_get(spec: DatasetSpec) -> str:

@@ -1,20 +1,24 @@
-"""A local server that speaks the part of the Hub's protocol that the true client uses for datasets, over loopback.
+"""A local server that speaks the part of the Hub's protocol that the true client uses for datasets and models, over loopback.
 
-Repositories are dicts of commits; files are plain bytes. Trouble is set on the server object: gated or refused repositories, bodies
-that break off, bytes that differ from the listing. Every request is recorded.
+Repositories are dicts of commits; files are plain bytes. Listings come in pages of `page` entries; with `elsewhere`, large files
+are answered by a redirect to where their bytes are stored, as the true Hub does. Trouble is set on the server object: gated or
+refused repositories, answers given before the true one (busy, out of order), bodies that break off, bytes that differ from the
+listing. Every request is recorded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 
 @dataclass
@@ -44,6 +48,10 @@ class HubServer:
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     break_once_after: dict[str, int] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    page: int = 1000
+    elsewhere: bool = False
     resume: bool = True
     url: str = ""
 
@@ -71,8 +79,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
-        api = path.startswith("/api/datasets/")
-        rest = path.removeprefix("/api/datasets/" if api else "/datasets/").split("/")
+        self.hub.times.append(time.monotonic())
+        for part, waiting in self.hub.answers.items():
+            if part in path and waiting:
+                status, headers = waiting.pop(0)
+                return self._error(status, "Trouble", headers)
+        if path.startswith("/stored/"):
+            commit, _, file = path.removeprefix("/stored/").partition("/")
+            data = next(
+                found[file] for found in (r.commits.get(commit, {}) for r in self.hub.repositories.values()) if file in found
+            )
+            return self._file(file, self.hub.served.get(file, data), commit, body)
+        api = path.startswith("/api/")
+        rest = re.sub("^/(api/)?(datasets/|models/)?", "", path).split("/")
         name, action = "/".join(rest[:2]), rest[2:]
         repository = self.hub.repositories.get(name)
         if repository is None:
@@ -87,9 +106,16 @@ class _Handler(BaseHTTPRequestHandler):
             card = {"cardData": repository.card} if repository.card else {}
             return self._json({"id": name, "sha": commit, "gated": False, "private": False, "tags": [], **card}, body)
         if api and action[0] == "tree":
-            return self._json([self._entry(path, data) for path, data in sorted(repository.commits[commit].items())], body)
+            entries = [self._entry(path, data) for path, data in sorted(repository.commits[commit].items())]
+            first = int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[0])
+            more = first + self.hub.page < len(entries)
+            link = {"Link": f'<{self.hub.url}{path}?recursive=true&cursor={first + self.hub.page}>; rel="next"'} if more else {}
+            return self._json(entries[first : first + self.hub.page], body, link)
         file = "/".join(action[2:])
         if action[0] == "resolve" and file in repository.commits[commit]:
+            data = repository.commits[commit][file]
+            if self.hub.elsewhere and len(data) >= self.hub.large:
+                return self._redirect(file, data, commit)
             return self._file(file, self.hub.served.get(file, repository.commits[commit][file]), commit, body)
         return self._error(404, "EntryNotFound")
 
@@ -123,18 +149,31 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
 
-    def _json(self, value: Any, body: bool) -> None:
+    def _redirect(self, name: str, data: bytes, commit: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"{self.hub.url}/stored/{commit}/{quote(name)}")
+        self.send_header("X-Repo-Commit", commit)
+        self.send_header("X-Linked-Size", str(len(data)))
+        self.send_header("X-Linked-Etag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _json(self, value: Any, body: bool, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
+        for header, text in (headers or {}).items():
+            self.send_header(header, text)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
             self.wfile.write(data)
 
-    def _error(self, status: int, code: str) -> None:
+    def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         data = json.dumps({"error": code}).encode()
         self.send_response(status)
+        for header, text in (headers or {}).items():
+            self.send_header(header, text)
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -1,6 +1,7 @@
 """Transformers' own models beside ours: the same random weights, the same picture, the same words.
 
-Transformers is imported inside the functions: a test that uses them starts with `pytest.importorskip("transformers")`.
+Transformers is imported inside the functions: a test that uses them starts with
+`transformers_peer.need_transformers()`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Transformers' Molmo2 processors with the released settings, built without a download.
 
-Belongs here: importing torchvision beside a torch that it was not built for, a tokenizer that both sides read, the peer's arrays in
-our shapes. Does not belong here: what is compared (`tests/training_backend/encode/test_hf_peer.py`, `benchmarks/encode.py`).
+Belongs here: a tokenizer that both sides read, the peer's arrays in our shapes. Does not belong here: importing the peer
+(`transformers_peer.py`), what is compared (`tests/training_backend/encode/test_hf_peer.py`, `benchmarks/encode.py`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from training_backend.config import EncodeConfig
 from training_backend.encode.tokens import EXTRA_TOKENS, Tokenizer, train_tokenizer
 
 PATCH, SIDE = 14, 378
-WHY_ABSENT = "transformers with Molmo2 and torchvision are not importable here"
-_FAKES = ("nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
-_libraries: list[Any] = []
 
 
 def released(**changes: object) -> EncodeConfig:
@@ -30,31 +27,6 @@ def released(**changes: object) -> EncodeConfig:
         "max_crops": 8, "max_images": 5, "max_frames": 128, "frame_rate": 2.0,
     }  # fmt: skip
     return EncodeConfig(**(fields | changes))  # type: ignore[arg-type]
-
-
-def importable() -> bool:
-    """Whether the peer's processors can be had.
-
-    A torchvision that was built for another torch cannot load its C++ operators, for whose names it registers fakes at import. The
-    processors use none of them, so their names are declared without a body.
-    """
-    import importlib.util
-
-    import torch
-
-    if importlib.util.find_spec("torchvision") is None or importlib.util.find_spec("transformers") is None:
-        return False
-    for name in _FAKES:
-        if not hasattr(torch.ops.torchvision, name):
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(f"{name}(Tensor input) -> Tensor")
-            _libraries.append(library)
-    try:
-        import torchvision  # noqa: F401
-        from transformers.models.molmo2 import Molmo2ImageProcessor, Molmo2Processor, Molmo2VideoProcessor  # noqa: F401
-    except (ImportError, RuntimeError):
-        return False
-    return True
 
 
 def full_tokenizer(folder: Path, texts: Sequence[str], vocab_size: int = 300) -> Tokenizer:

@@ -100,9 +100,6 @@ LAYOUTS: dict[str, Layout] = {
     "pixmo_ask_model_anything": Layout(
         {**_URL, "image_sha256": "1" * 64, "question": "What floats?", "answer": "A boat."}, (_PICTURE,), "image_qa", "user_qa",
     ),
-    "pixmo_cap_qa": Layout(
-        {**_URL, "question": "What floats?", "answer": "A boat.", "messages": []}, (_PICTURE,), "image_qa", "user_qa",
-    ),
     "chart_qa": Layout(
         {"image": {"bytes": b"png", "path": "chart.png"}, "query": "How high?", "label": ["12", "14", "14"], "human_or_machine": 1},
         (_PICTURE,), "document_qa", "chart_qa",

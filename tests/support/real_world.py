@@ -22,8 +22,9 @@ from molmo2_assets.profile import Profile
 from training_backend.api import RunSpec, decode_spec
 from training_backend.data.example import Example
 from training_backend.data.manifest import Manifest
-from training_backend.data.media import MediaCache, VideoReader, read_image
+from training_backend.data.media import MediaCache, read_image
 from training_backend.data.store import RowStore
+from training_backend.data.video import VideoReader
 from training_backend.pack.batch import Batch
 from training_backend.pack.loader import PackLoader, Place
 from training_backend.pack.sequences import open_batches

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -17,10 +19,10 @@ from torch import Tensor
 from training_backend.attention import reference
 from training_backend.attention.mask import MaskSpec
 
-Name = Literal["auto", "reference", "flex", "varlen"]
+Name = Literal["auto", "reference", "blocks", "flex", "varlen"]
 Prepared = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(query [B,H,S,D], key [B,G,S,D], value [B,G,S,D]) → [B,H,S,D], under the mask of one micro-batch."""
-NAMES: tuple[Name, ...] = ("auto", "reference", "flex", "varlen")
+NAMES: tuple[Name, ...] = ("auto", "reference", "blocks", "flex", "varlen")
 _log = logging.getLogger(__name__)
 
 
@@ -32,35 +34,35 @@ def prepare(spec: MaskSpec, name: Name, like: Tensor, heads: tuple[int, int, int
     """
     gradients = torch.is_grad_enabled()
     chosen = choose(name, like.device.type, like.dtype, heads, gradients)
-    if chosen == "flex":
-        from training_backend.attention import flex
+    if chosen == "reference":
+        mask = reference.whole_mask(spec)
+        return lambda query, key, value: reference.attend(query, key, value, spec, mask)
+    return _back_end(chosen).prepare(spec)
 
-        return flex.prepare(spec)
-    if chosen == "varlen":
-        from training_backend.attention import varlen
 
-        return varlen.prepare(spec)
-    masks = reference.chunk_masks(spec) if spec.example.shape[1] <= reference.CHUNK else None
-    return lambda query, key, value: reference.attend(query, key, value, spec, masks)
+def _back_end(name: str) -> ModuleType:
+    """Imported on first use: flex brings the compiler along."""
+    return import_module(f"training_backend.attention.{name}")
 
 
 @cache
 def choose(name: Name, device: str, dtype: torch.dtype, heads: tuple[int, int, int], gradients: bool) -> str:
-    """The back end to use; logged once for each question. `auto` is flex on a GPU where it works, else the reference.
+    """The back end to use; logged once for each question. `auto` is blocks on the CPU, flex on a GPU where it works, else the
+    reference.
 
     `varlen` is never chosen unasked: whether a mask allows it is only known by looking at it from the host.
     """
     if name not in NAMES:
         raise ValueError(f"attention {name!r} is unknown; known are {', '.join(NAMES)}.")
     if name != "auto":
-        wrong = None if name == "reference" else probe(name, device, dtype, heads, gradients)
+        wrong = None if name in ("reference", "blocks") else probe(name, device, dtype, heads, gradients)
         if wrong is not None:
             raise ValueError(f"attention {name!r} does not work here ({device}, {dtype}, heads {heads}): {wrong}")
         _log.info("attention: %s, as asked", name)
         return name
     if device == "cpu":
-        _log.info("attention: reference, the exact one, on the CPU")
-        return "reference"
+        _log.info("attention: blocks, the reference example by example, on the CPU")
+        return "blocks"
     wrong = probe("flex", device, dtype, heads, gradients)
     _log.info("attention: %s", "flex" if wrong is None else f"reference; flex does not work here: {wrong}")
     return "flex" if wrong is None else "reference"
@@ -99,9 +101,7 @@ def _try(name: str, device: str, dtype: torch.dtype, heads: tuple[int, int, int]
     if name == "reference":
         out = reference.attend(query, key, value, spec)
     else:
-        from training_backend.attention import flex, varlen
-
-        out = (flex if name == "flex" else varlen).prepare(spec)(query, key, value)
+        out = _back_end(name).prepare(spec)(query, key, value)
     if not gradients:
         return [out.float()]
     return [out.detach().float(), *(grad.float() for grad in torch.autograd.grad(out.float().sin().sum(), (query, key, value)))]

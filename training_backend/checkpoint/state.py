@@ -7,7 +7,7 @@ Belongs here: everything that makes a resumed run the same run. Does not belong 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,25 @@ class TrainState:
     totals: dict[str, float]
 
 
+def snapshot(state: TrainState) -> TrainState:
+    """A copy in the host's memory that later steps do not change; tensors that shared memory no longer do."""
+
+    def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.detach().cpu().contiguous().clone() for key, value in sorted(tensors.items())}
+
+    return replace(
+        state, model=copied(state.model), optimizer=copied(state.optimizer), guard=copied(state.guard), meter=copied(state.meter),
+        records=list(state.records), totals=dict(state.totals),
+    )  # fmt: skip
+
+
 def save_state(root: Path, state: TrainState, fingerprint: str, keep: int) -> Path:
-    """Write `root/step-N`; it exists whole or not at all. Raises StorageError, leaving the older ones and no half one.
+    """`write_state` of a `snapshot`."""
+    return write_state(root, snapshot(state), fingerprint, keep)
+
+
+def write_state(root: Path, state: TrainState, fingerprint: str, keep: int) -> Path:
+    """Write `root/step-N` from a snapshot; it exists whole or not at all. Raises StorageError, leaving the older ones, no half one.
 
     The `keep` newest stay. What claims a later step was passed over when the run resumed, and goes.
     """
@@ -83,8 +100,7 @@ def save_state(root: Path, state: TrainState, fingerprint: str, keep: int) -> Pa
 
 def _write(staged: Path, state: TrainState, fingerprint: str) -> None:
     for name in TENSOR_FILES:
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in sorted(getattr(state, name).items())}
-        save_file(tensors, staged / f"{name}.safetensors")
+        save_file(getattr(state, name), staged / f"{name}.safetensors")
     body = {name: getattr(state, name) for name in PLAIN_FIELDS}
     (staged / "state.json").write_bytes(msgspec.json.encode(body))
     files = list_files(staged)

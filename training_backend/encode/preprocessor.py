@@ -72,6 +72,7 @@ class Plan:
 
     prefix: _Prefix
     branches: list[BranchTokens] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)  # which branch of the row each of `branches` is
     weights: list[float] = field(default_factory=list)
     tilings: tuple[Tiling, ...] = ()
     times: tuple[float, ...] = ()
@@ -209,7 +210,7 @@ class Preprocessor:
         if not kept:
             plan.left_out, plan.detail = "no_branch_fits", f"its shortest branch has {min(map(len, branches))} tokens"
             return
-        plan.branches = [branches[number] for number in kept]
+        plan.branches, plan.order = [branches[number] for number in kept], kept
         plan.weights = [
             branch_weight(rule, example.branches[number].weight, branches[number].answer_tokens, len(kept)) for number in kept
         ]

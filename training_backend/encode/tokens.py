@@ -103,6 +103,7 @@ class Tokenizer:
         self.table_size = self.vocab_size + extra_tokens
         self._silent = {known[name] for name in (*BASE_TOKENS, specials.bos, specials.eos, specials.pad) if name in known}
         self._extra = {self.vocab_size + number: name for number, name in enumerate(EXTRA_TOKENS)}
+        self._names = {number: name for name, number in self.special.items()}
         self._ids = lru_cache(maxsize=1 << 14)(self._encode)
         ids = set(self.special.values())
         for name in self.special:
@@ -142,6 +143,11 @@ class Tokenizer:
             if number >= self.vocab_size:
                 out.append(self._extra.get(number, f"<|unused_{number}|>"))
         return "".join(out)
+
+    def spell(self, number: int) -> tuple[str, bool]:
+        """One id for people: its text, and whether it is a special token."""
+        name = self._names.get(number)
+        return (name, True) if name is not None else (self.decode([number]), False)
 
     def _text(self, ids: list[int]) -> str:
         size = self._reading.get_vocab_size()

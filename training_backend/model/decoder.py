@@ -8,16 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from training_backend.config import DecoderConfig, RopeScaling
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query [B,H,S,D], key [B,G,S,D], value [B,G,S,D]) → [B,H,S,D]."""
 Drop = Callable[[Tensor], Tensor]
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Forward and backward in as few passes over memory as plain operations allow; keeps x alone, which the block holds anyway."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
+        context.save_for_backward(x, weight, scale)
+        return weight * (wide * scale).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = context.saved_tensors
+        normed, grad = x.float() * scale, grad.float()
+        slope = grad * normed
+        grad_weight = slope.reshape(-1, len(weight)).sum(dim=0).to(weight.dtype)
+        wide = weight.float()
+        share = (slope @ wide)[..., None] / -len(weight)
+        return torch.mul(grad, wide).addcmul_(normed, share).mul_(scale).to(x.dtype), grad_weight, None
 
 
 class RMSNorm(nn.Module):
@@ -29,9 +53,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
+        out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
+        return out
 
 
 def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> tuple[Tensor, float]:
@@ -54,6 +77,32 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None
     return plain / scaling.factor * ramp + plain * (1 - ramp), scaling.attention_factor
 
 
+def _turn(x: Tensor, cosine: Tensor, sine: Tensor, back: bool) -> Tensor:
+    """Each pair (i, i + D/2) of the last dimension turned by its angle, or back by it, in fp32."""
+    half = cosine.shape[-1]
+    first, second = x[..., :half].float(), x[..., half:].float()
+    out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+    sign = -1 if back else 1
+    torch.mul(first, cosine, out=out[..., :half]).addcmul_(second, sine, value=-sign)
+    torch.mul(second, cosine, out=out[..., half:]).addcmul_(first, sine, value=sign)
+    return out.to(x.dtype)
+
+
+class _Rotate(torch.autograd.Function):
+    """The gradient of a turn is the turn back: two passes over memory each way, and nothing kept but the tables."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        context.save_for_backward(cosine, sine)
+        return _turn(x, cosine, sine, back=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = context.saved_tensors
+        return _turn(grad, cosine, sine, back=True), None, None
+
+
 class Rope:
     """Cosine and sine of one micro-batch for every kind of layer; computed once, shared by all layers."""
 
@@ -67,15 +116,12 @@ class Rope:
     def _tables(config: DecoderConfig, position_BS: Tensor, scaling: RopeScaling | None) -> tuple[Tensor, Tensor]:
         frequencies, factor = inverse_frequencies(config.head_dim, config.rope_theta, scaling)
         angles = position_BS[:, None, :, None].float() * frequencies.to(position_BS.device)
-        angles = torch.cat([angles, angles], dim=-1)
         return angles.cos() * factor, angles.sin() * factor
 
     def rotate(self, layer: int, x_BHSD: Tensor) -> Tensor:
         """Rotate pairs (i, i + D/2) of the last dimension by position."""
-        cosine, sine = self._yarn if layer in self._scaled else self._plain
-        first, second = x_BHSD.chunk(2, dim=-1)
-        turned = torch.cat([-second, first], dim=-1)
-        return (x_BHSD * cosine + turned * sine).to(x_BHSD.dtype)
+        out: Tensor = _Rotate.apply(x_BHSD, *(self._yarn if layer in self._scaled else self._plain))
+        return out
 
 
 class DecoderBlock(nn.Module):

@@ -35,8 +35,10 @@ def generate(
     """New tokens of each prompt, without the stop token.
 
     `batch` holds one prompt a row (`pack.loader.collate` of single-example packs, unpadded beyond the longest); `prompts` give
-    lengths and branches. Every row ends at one of `stop` or after `max_new_tokens`.
+    lengths and branches. Every row ends at one of `stop` or after `max_new_tokens`. Raises ValueError where they do not match.
     """
+    if len(prompts) != len(batch.tokens):
+        raise ValueError(f"{len(prompts)} prompts and a batch of {len(batch.tokens)} rows; one row holds one prompt.")
     device = next(model.parameters()).device
     tensors = TensorBatch.from_numpy(batch, device)
     lengths = torch.tensor([len(prompt.tokens) for prompt in prompts], device=device)

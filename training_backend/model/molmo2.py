@@ -10,6 +10,7 @@ sync, boolean indexing or data-dependent shape in the forward, and the vision pa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -54,17 +55,21 @@ class TensorBatch:
 class ResidualDropout:
     """Dropout of residual branches: `residual` on every position plus `response` on positions of assistant turns.
 
-    Its numbers come from a generator of its own seed, so that a resumed step drops what the first attempt dropped.
+    Every row has numbers of its own seed: a resumed step drops what the first attempt dropped, and how many rows make a micro-batch
+    changes nothing. Raises ValueError unless there is one seed a row.
     """
 
-    def __init__(self, residual: float, response: float, response_BS: Tensor, seed: int) -> None:
+    def __init__(self, residual: float, response: float, response_BS: Tensor, seeds: Sequence[int]) -> None:
+        if len(seeds) != len(response_BS):
+            raise ValueError(f"{len(seeds)} seeds of dropout for {len(response_BS)} rows; one each.")
         self.rate = residual + response * response_BS[..., None] if response else None
         self.residual = residual
-        self.generator = torch.Generator(device=response_BS.device).manual_seed(seed)
+        self.generators = [torch.Generator(device=response_BS.device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, x_BSD: Tensor) -> Tensor:
         rate = self.rate if self.rate is not None else self.residual
-        noise = torch.rand(x_BSD.shape, generator=self.generator, device=x_BSD.device)
+        shape, device = x_BSD.shape[1:], x_BSD.device
+        noise = torch.stack([torch.rand(shape, generator=generator, device=device) for generator in self.generators])
         return x_BSD * ((noise >= rate) / (1 - rate)).to(x_BSD.dtype)
 
 
@@ -131,8 +136,8 @@ class Molmo2(nn.Module):
         """The mask of a micro-batch."""
         return MaskSpec(batch.example, batch.branch, batch.image, batch.position, self.config.image_attention, window)
 
-    def forward(self, batch: TensorBatch, residual: float = 0.0, response: float = 0.0, seed: int = 0) -> Tensor:
-        """Hidden states [B, S, D] after the final norm. `residual` and `response` are dropout rates, `seed` keys their noise."""
+    def forward(self, batch: TensorBatch, residual: float = 0.0, response: float = 0.0, seeds: Sequence[int] = ()) -> Tensor:
+        """Hidden states [B, S, D] after the final norm. `residual` and `response` are dropout rates, `seeds` one a row."""
         x_BSD = self.embed(batch.tokens, batch.crops, batch.pool, batch.slot, batch.slot_weight)
         config = self.config.decoder
         full = self.mask(batch)
@@ -144,7 +149,7 @@ class Molmo2(nn.Module):
         def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return (whole if is_full_layer(self.config, layer) else part)(query, key, value)
 
-        drop = ResidualDropout(residual, response, batch.response, seed) if residual or response else _keep
+        drop = ResidualDropout(residual, response, batch.response, seeds) if residual or response else _keep
         return self.decoder(x_BSD, batch.position, attention, drop)
 
     @property

@@ -19,7 +19,8 @@ LOSS_MULTIPLE = 128
 def collate(packs: Sequence[Sequence[Encoded]], max_tokens: int, patches_per_crop: int, failures: int = 0) -> Batch:
     """B packs as one batch of sequences with `max_tokens` positions.
 
-    Raises ValueError for a pack that does not fit. `failures` counts examples whose media failed; their weights are 0 already.
+    Raises ValueError for a pack that does not fit, or whose pictures are not those that its tokens stand for. `failures` counts
+    examples whose media failed; their weights are 0 already.
     """
     rows = len(packs)
     shape = (rows, max_tokens)
@@ -44,6 +45,7 @@ def collate(packs: Sequence[Sequence[Encoded]], max_tokens: int, patches_per_cro
             here = (row, slice(start, end))
             tokens[here], position[here], branch[here], image[here] = item.tokens, item.position, item.branch, item.image
             targets[here], weights[here], task[here], example[here] = item.targets, item.weights, item.task, number
+            _check_visual(item, row, number, patches_per_crop)
             if len(item.pool):
                 pool = np.full((len(item.pool), width), PADDING, dtype=np.int64)
                 pool[:, : item.pool.shape[1]] = np.where(item.pool < 0, PADDING, item.pool + shown * patches_per_crop)
@@ -83,3 +85,18 @@ def collate(packs: Sequence[Sequence[Encoded]], max_tokens: int, patches_per_cro
         filled=filled,
         failures=failures,
     )
+
+
+def _check_visual(item: Encoded, row: int, number: int, patches_per_crop: int) -> None:
+    """Every placeholder has its visual token, which looks at a picture that is there."""
+    where = f"example {number} of pack {row}"
+    if len(item.slot) != len(item.pool):
+        raise ValueError(f"{where} has {len(item.slot)} placeholders for visual tokens and pictures for {len(item.pool)}.")
+    held = len(item.crops) * patches_per_crop
+    if len(item.pool) and int(item.pool.max()) >= held:
+        raise ValueError(
+            f"{where}: its placeholders stand for {int(item.pool.max()) // patches_per_crop + 1} crops or frames and it has "
+            f"{len(item.crops)}."
+        )
+    if len(item.slot) and not 0 <= int(item.slot.min()) <= int(item.slot.max()) < len(item.tokens):
+        raise ValueError(f"{where}: a visual token stands outside its {len(item.tokens)} tokens.")

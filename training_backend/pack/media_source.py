@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training_backend.data.example import Media
-from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, VideoReader, read_image
+from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, read_image
+from training_backend.data.video import VideoReader
 
 MEMORY = 256 << 20
 """Bytes of decoded pixels that are kept."""

@@ -4,31 +4,37 @@ Belongs here: the algorithms, as pure functions of lengths. Does not belong here
 positions, logs (`loader.py`).
 
 In two dimensions the classical largest-first order loses: examples heavy in crops meet each other, examples heavy in text are left
-among themselves. Two methods win on different data, so `portfolio` runs both and keeps the plan with the fewest packs:
+among themselves. Three methods win on different data, so `portfolio` runs them and keeps the plan with the fewest packs:
 
+*sums*: begin with the largest example left, then add a subset whose sum comes close to the room in the budget that binds. Large
+examples are tried first and the first sum within 1/128 of the budget is taken: waiting for a perfect one would spend the small
+examples that later packs are completed with. Best where one budget alone binds.
 *aligned fill*: begin a pack with the largest example left, then add the one whose direction (tokens, crops) best matches the
 direction of the room that is left, size as tie-break; one run for each weight of direction against size.
 *seeded knapsack*: begin with the largest example left, fill the room exactly by a two-constraint 0/1 knapsack over the next
 examples in window order. The seed is what keeps long videos from starving, which an unseeded knapsack leaves behind for ever.
 
-Everything is packed, in every method; `cheap` is one aligned fill.
+Everything is packed, in every method. `cheap` is sums where one budget clearly binds, one aligned fill where both do.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-PLANNER_VERSION = "aligned-seeded/1"
+PLANNER_VERSION = "sums-aligned-seeded/1"
 """Changes when equal lengths may give other packs: sequences made with another planner are other sequences."""
 WEIGHTS = (15.0, 30.0, 60.0, 100.0)
 POOL = 64
 """Examples that one knapsack chooses from."""
 _STEPS = 256
 """Token steps of the knapsack's table."""
+_NEAR = 7
+"""A sum that leaves less than 2**-_NEAR of the budget is near enough."""
 
 Method = Literal["portfolio", "cheap"]
 
@@ -50,24 +56,132 @@ def plan_window(
             f"example {worst} of the window has {int(tokens[worst])} tokens and {int(visual[worst])} crops; a sequence holds "
             f"{max_tokens} and {max_visual}. The length table was made for other budgets: materialise the sequences again."
         )
+    whole_t, whole_v = np.asarray(tokens, dtype=np.int64), np.asarray(visual, dtype=np.int64)
+    demand_t, demand_v = int(whole_t.sum()) * max_visual, int(whole_v.sum()) * max_tokens
     if method == "cheap":
-        return _aligned(tokens, visual, max_tokens, max_visual, WEIGHTS[1])
-    least = lower_bound(tokens, visual, max_tokens, max_visual)
-    best: list[list[int]] | None = None
+        if min(demand_t, demand_v) * 5 > max(demand_t, demand_v) * 4:
+            return _aligned(tokens, visual, max_tokens, max_visual, WEIGHTS[1])
+        return _sums(whole_t, whole_v, max_tokens, max_visual)
+    least = lower_bound(whole_t, whole_v, max_tokens, max_visual)
+    best = _sums(whole_t, whole_v, max_tokens, max_visual)
     for weight in WEIGHTS:
-        packs = _aligned(tokens, visual, max_tokens, max_visual, weight)
-        if best is None or len(packs) < len(best):
-            best = packs
         if len(best) == least:
             return best
-    assert best is not None
+        packs = _aligned(tokens, visual, max_tokens, max_visual, weight)
+        best = packs if len(packs) < len(best) else best
+    if len(best) == least:
+        return best
     packs = _seeded(tokens, visual, max_tokens, max_visual)
     return packs if len(packs) < len(best) else best
 
 
 def lower_bound(tokens: NDArray[np.integer], visual: NDArray[np.integer], max_tokens: int, max_visual: int) -> int:
-    """No plan has fewer packs than the tighter budget demands."""
-    return max(math.ceil(int(tokens.sum()) / max_tokens), math.ceil(int(visual.sum()) / max_visual), 1)
+    """No plan has fewer packs than either budget demands."""
+    return max(_least(np.asarray(tokens), max_tokens), _least(np.asarray(visual), max_visual), 1)
+
+
+def _least(sizes: NDArray[np.integer], budget: int) -> int:
+    """Martello and Toth's L2 bound of one budget: the volume, sharpened by pairs that cannot share a pack.
+
+    For every size a up to half of the budget: examples above half of it need a pack each, and those above budget - a leave no room
+    for any example of size a or more, so what does not fit beside the others needs packs of its own.
+    """
+    ordered = np.sort(np.asarray(sizes, dtype=np.int64))
+    sums = np.concatenate([[0], np.cumsum(ordered)])
+    starts = np.unique(np.concatenate([[0], ordered[ordered * 2 <= budget]]))
+    low = np.searchsorted(ordered, starts, side="left")
+    half = int(np.searchsorted(ordered * 2, budget, side="right"))
+    full = np.searchsorted(ordered, budget - starts, side="right")
+    full = np.maximum(full, half)
+    alone, shared = len(ordered) - full, full - half
+    beside = shared * budget - (sums[full] - sums[half])
+    rest = np.maximum(sums[half] - sums[np.minimum(low, half)] - beside, 0)
+    return int((alone + shared + -(-rest // budget)).max())
+
+
+def _sums(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
+    by_tokens = int(tokens.sum()) * max_visual >= int(visual.sum()) * max_tokens
+    first, second = (tokens.tolist(), visual.tolist()) if by_tokens else (visual.tolist(), tokens.tolist())
+    budget, other = (max_tokens, max_visual) if by_tokens else (max_visual, max_tokens)
+    size = np.maximum(tokens * max_visual, visual * max_tokens)
+    # Examples that are left, largest in the binding budget first; their negative sizes are sorted, for bisection.
+    order = np.argsort(-np.array(first), kind="stable").tolist()
+    keys = [-first[index] for index in order]
+    alive = [True] * len(order)
+    packs: list[list[int]] = []
+
+    def take(index: int) -> None:
+        alive[index] = False
+        place = bisect_left(keys, -first[index])
+        while order[place] != index:
+            place += 1
+        del order[place], keys[place]
+
+    for seed in np.argsort(-size, kind="stable").tolist():
+        if not alive[seed]:
+            continue
+        take(seed)
+        pack, room, space = [seed], budget - first[seed], other - second[seed]
+        chosen = _nearest_sum(first, second, order[bisect_left(keys, -room) :], room, space, budget >> _NEAR)
+        for index in chosen:
+            take(index)
+            room, space = room - first[index], space - second[index]
+        for index in order[bisect_left(keys, -room) :]:
+            if first[index] <= room and second[index] <= space:
+                chosen.append(index)
+                take(index)
+                room, space = room - first[index], space - second[index]
+        packs.append(sorted(pack + chosen))
+    return packs
+
+
+def _nearest_sum(first: list[int], second: list[int], order: list[int], room: int, space: int, near: int) -> list[int]:
+    """Examples of `order` whose sum in `first` is at most `room` and either the largest there is or within `near` of it, and that
+    need at most `space` in `second`."""
+    goal, mask = max(room - near, 1), (1 << room + 1) - 1
+    reached, used, sums = [1], [], 1  # bit s of `sums`: some of the examples so far add up to s
+    for index in order:
+        if second[index] > space or not first[index]:
+            continue
+        more = (sums | sums << first[index]) & mask
+        if more == sums:
+            continue
+        sums = more
+        reached.append(sums)
+        used.append(index)
+        if sums >> goal:
+            break
+    total = sums.bit_length() - 1
+    chosen = []
+    for place in range(len(used) - 1, -1, -1):
+        # Left out where the earlier, larger ones reach this sum without it.
+        if not reached[place] >> total & 1:
+            chosen.append(used[place])
+            total -= first[used[place]]
+    if sum(second[index] for index in chosen) <= space:
+        return chosen
+    return _nearest_sum_that_fits(first, second, [index for index in order if second[index] <= space], room, space)
+
+
+def _nearest_sum_that_fits(first: list[int], second: list[int], order: list[int], room: int, space: int) -> list[int]:
+    """As `_nearest_sum`, of the first POOL examples, by the least that each sum needs in `second`."""
+    order = [index for index in order if first[index]][:POOL]
+    need = np.full(room + 1, space + 1, dtype=np.int64)
+    need[0] = 0
+    taken = np.zeros((len(order), room + 1), dtype=bool)
+    for place, index in enumerate(order):
+        size = first[index]
+        offered = need[:-size] + second[index]
+        better = offered < need[size:]
+        taken[place, size:] = better
+        np.copyto(need[size:], offered, where=better)
+    total = int(np.flatnonzero(need <= space)[-1])
+    chosen = []
+    for place in range(len(order) - 1, -1, -1):
+        if taken[place, total]:
+            chosen.append(order[place])
+            total -= first[order[place]]
+    return chosen
 
 
 def binding_fill(tokens: int, visual: int, packs: int, max_tokens: int, max_visual: int) -> float:

@@ -154,6 +154,13 @@ def open_batches(spec: RunSpec, log_dir: Path | None = None) -> Callable[[int], 
     Rank and world come from torchrun's environment. `log_dir` (of the run) keeps the plan log, without which a resumed run plans
     all windows before its first again. Raises SequenceError where the sequences were made with other settings than the run's.
     """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    loader = open_loader(spec, log_dir, rank)
+    return partial(loader.batches, rank=rank, world=world, micro_batch=spec.execution.micro_batch)
+
+
+def open_loader(spec: RunSpec, log_dir: Path | None = None, rank: int = 0) -> PackLoader:
+    """The loader of a run's packs, from its inputs `sequences`, `mixture`, `tokenizer`, `cache` and `validated/<name>`."""
     settings = msgspec.convert(spec.identity, Settings)
     folder = Path(spec.inputs["sequences"])
     made = read_sequences(folder)
@@ -162,8 +169,7 @@ def open_batches(spec: RunSpec, log_dir: Path | None = None) -> Callable[[int], 
     if now != (made.settings, made.mixture, made.planner, made.encoder, made.variants):
         raise SequenceError(f"{folder} was made with other settings, another mixture or an older encoder; materialise it again.")
     tables = {name: Lengths.load(folder / "lengths" / f"{name}.npz", len(store)) for name, store in stores.items()}
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    loader = PackLoader(
+    return PackLoader(
         mixture,
         stores,
         tables,
@@ -175,7 +181,6 @@ def open_batches(spec: RunSpec, log_dir: Path | None = None) -> Callable[[int], 
         workers=spec.execution.workers,
         rank=rank,
     )
-    return partial(loader.batches, rank=rank, world=world, micro_batch=spec.execution.micro_batch)
 
 
 def read_sequences(folder: Path) -> Sequences:

@@ -30,6 +30,7 @@ class EventWriter:
         self.run_dir, self.silent = run_dir, silent
         self._path = run_dir / "events.jsonl"
         self._ended = threading.Event()
+        self._writing = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
 
     def __enter__(self) -> EventWriter:
@@ -64,14 +65,15 @@ class EventWriter:
                 continue  # a disk that is away for a while must not end the sign of life for good
 
     def emit(self, name: str, **data: Any) -> None:
-        """Append one event."""
+        """Append one event. Safe to call from several threads."""
         if self.silent:
             return
         line = msgspec.json.encode(Event(time=time.time(), name=name, data=data)) + b"\n"
         try:
-            self._close_torn_line()
-            written = os.write(self._stream, line)
-            if written < len(line):  # the disk became full inside the line: the rest of it says so
-                os.write(self._stream, line[written:])
+            with self._writing:
+                self._close_torn_line()
+                written = os.write(self._stream, line)
+                if written < len(line):  # the disk became full inside the line: the rest of it says so
+                    os.write(self._stream, line[written:])
         except OSError as error:
             raise storage_error(error, self._path) from error

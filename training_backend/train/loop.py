@@ -24,7 +24,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training_backend.api import Execution, RunSpec, Stopped
-from training_backend.checkpoint.state import TrainState, load_state, restore_model, save_state
+from training_backend.checkpoint.saver import Saver
+from training_backend.checkpoint.state import TrainState, load_state, restore_model
 from training_backend.config import ModelConfig, StageConfig
 from training_backend.data.example import TASKS
 from training_backend.data.manifest import read_manifest
@@ -70,9 +71,9 @@ class _LossModule(nn.Module):
         self.model = model
         self.stage = stage
 
-    def forward(self, tensors: dict[str, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, tensors: dict[str, Tensor], seeds: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         batch = TensorBatch(**tensors)
-        hidden = self.model(batch, self.stage.dropout.residual, self.stage.dropout.response, seed)
+        hidden = self.model(batch, self.stage.dropout.residual, self.stage.dropout.response, seeds)
         return weighted_cross_entropy(
             hidden, self.model.head_weight, batch.loss_index, batch.loss_target, batch.loss_weight, batch.loss_task,
             len(TASKS), self.stage.loss.chunk, self.stage.loss.z_loss,
@@ -102,6 +103,7 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     fabric = make_fabric(execution, stage.precision)
     fabric.launch()
     torch.use_deterministic_algorithms(fabric.device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # NaN in every new tensor: 1 %
     model = load_model(plan.init, plan.model) if plan.init else Molmo2(plan.model)
     if not plan.init:
         model.init_weights(stage.seed)
@@ -115,35 +117,37 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     stream = batches(first * stage.global_batch)
     spoke = drawn = time.monotonic()
     device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else ""
-    for step in range(first, stage.steps):
-        waited = time.monotonic()
-        group = list(itertools.islice(stream, micro_batches))
-        meter.wait += time.monotonic() - waited
-        loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, meter)
-        rates = set_rates(optimizer_, stage.optim, step, stage.steps)
-        norms = clip_by_part(optimizer_, stage.optim.clip)
-        refused = guard.refuse(loss, norms)
-        optimizer_.found_inf = refused  # type: ignore[attr-defined]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        meter.step(task_losses, task_weights, norms, refused)
-        done = step + 1
-        if done % execution.log_every == 0 or done == stage.steps:
-            _write_record(done, run, rates, events, device)
-            _check_diverged(stage, guard, done)
-        now = time.monotonic()
-        if now - spoke > LOG_SECONDS:
-            log(f"step {done}/{stage.steps}, loss {records[-1]['loss'] if records else float(loss):.3f}")
-            spoke = now
-        if records and now - drawn > LOG_SECONDS:
-            draw_losses(records, run_dir / "loss.png", plan.name)
-            drawn = now
-        stopping = stop_requested() and done < stage.steps
-        if stopping or (done % execution.checkpoint_every == 0 and done < stage.steps):
-            save_state(run_dir / "checkpoints", _state(plan, done, model, optimizer_, run), plan.fingerprint, execution.keep)
-            events.emit("checkpoint", step=done)
-        if stopping:
-            raise Stopped(f"stopped after step {done} of {stage.steps} as asked")
+    with Saver(run_dir / "checkpoints", plan.fingerprint, execution.keep, lambda at: events.emit("checkpoint", step=at)) as saver:
+        for step in range(first, stage.steps):
+            waited = time.monotonic()
+            group = list(itertools.islice(stream, micro_batches))
+            meter.wait += time.monotonic() - waited
+            loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, meter)
+            rates = set_rates(optimizer_, stage.optim, step, stage.steps)
+            norms = clip_by_part(optimizer_, stage.optim.clip)
+            refused = guard.refuse(loss, norms)
+            optimizer_.found_inf = refused  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            meter.step(task_losses, task_weights, norms, refused)
+            done = step + 1
+            if done % execution.log_every == 0 or done == stage.steps:
+                _write_record(done, run, rates, events, device)
+                _check_diverged(stage, guard, done)
+            now = time.monotonic()
+            if now - spoke > LOG_SECONDS:
+                log(f"step {done}/{stage.steps}, loss {records[-1]['loss'] if records else float(loss):.3f}")
+                spoke = now
+            if records and now - drawn > LOG_SECONDS:
+                draw_losses(records, run_dir / "loss.png", plan.name)
+                drawn = now
+            stopping = stop_requested() and done < stage.steps
+            if stopping or (done % execution.checkpoint_every == 0 and done < stage.steps):
+                saver.save(_state(plan, done, model, optimizer_, run))
+            saver.check()
+            if stopping:
+                saver.wait()
+                raise Stopped(f"stopped after step {done} of {stage.steps} as asked")
     return _finish(plan, out, run_dir, model, run)
 
 
@@ -157,7 +161,7 @@ def _accumulate(plan: TrainPlan, fabric: Fabric, module: nn.Module, group: list[
     for number, batch in enumerate(group):
         tensors = {name: torch.from_numpy(getattr(batch, name)).to(fabric.device) for name in TensorBatch.__slots__}
         pack = step * plan.stage.global_batch + number * plan.execution.micro_batch
-        total, task_loss, task_weight = module(tensors, dropout_seed(plan.stage.seed, pack))
+        total, task_loss, task_weight = module(tensors, dropout_seeds(plan.stage.seed, pack, len(batch.tokens)))
         fabric.backward(total / weight)
         loss += total.detach() / weight
         by_task += task_loss
@@ -166,9 +170,9 @@ def _accumulate(plan: TrainPlan, fabric: Fabric, module: nn.Module, group: list[
     return loss, by_task, weight_by_task
 
 
-def dropout_seed(seed: int, pack: int) -> int:
-    """Seed of the dropout of a micro-batch, by the run's seed and the number of its first pack."""
-    return int(position_keys(seed + _DROPOUT, pack, 1)[0])
+def dropout_seeds(seed: int, pack: int, packs: int) -> list[int]:
+    """Seed of the dropout of each of `packs` packs from number `pack` on, by the run's seed and the pack's number alone."""
+    return [int(key) for key in position_keys(seed + _DROPOUT, pack, packs)]
 
 
 def _state(plan: TrainPlan, step: int, model: Molmo2, optimizer: torch.optim.Optimizer, run: _Progress) -> TrainState:
@@ -272,12 +276,15 @@ def read_plan(spec: RunSpec) -> TrainPlan:
             f"global_batch {stage.global_batch} is not a multiple of {execution.processes} processes × micro-batch "
             f"{execution.micro_batch}"
         )
+    model = msgspec.convert(identity["model"], ModelConfig)
+    if model.connector.dropout:
+        raise ValueError(f"connector.dropout is {model.connector.dropout}; no recipe drops there and it is not built: set it to 0.")
     init = Path(spec.inputs["init"]) if "init" in spec.inputs else None
     wanted, found = identity.get("init"), read_manifest(init).data_version if init else None
     if wanted != found:
         raise ValueError(f"the run starts from weights {wanted or 'of its own'}, its input `init` holds {found or 'nothing'}.")
     return TrainPlan(
-        model=msgspec.convert(identity["model"], ModelConfig),
+        model=model,
         stage=stage,
         execution=execution,
         fingerprint=spec.fingerprint,

@@ -185,14 +185,18 @@ def look_questions(scene: Scene) -> list[tuple[str, str]]:
 
 
 def build_look_questions(params: Params, media: MediaFolder) -> list[Row]:
-    """Rows like pixmo-cap-qa, four a picture of one thing: where a small model begins to see (docs/lab-notes.md)."""
+    """Rows like pixmo-cap-qa, four a picture of one thing: where a small model begins to see (docs/lab-notes.md).
+
+    As published, the column `question` holds the turns so far between markers.
+    """
     rows: list[Row] = []
     for image in range(-(-params.n // LOOKS_PER_IMAGE)):
         scene = look_scene(params, image)
         url, _ = media.add_image(media.name(image), scene.draw().pixels)
         for question, answer in look_questions(scene):
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            rows.append({"image_url": url, "question": question, "answer": answer, "messages": messages})
+            turns = f"[USER] {question} [ASSISTANT]"
+            rows.append({"image_url": url, "question": turns, "answer": answer, "messages": messages})
     return rows[: params.n]
 
 

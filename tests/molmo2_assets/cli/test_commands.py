@@ -104,9 +104,10 @@ def test_scoreboard(run: Run) -> None:
 
 def test_runs(run: Run) -> None:
     rows = run("runs", "--json").json
-    assert sorted(row["kind"] for row in rows) == ["plan", "predict", "tokenizer", "train"]
+    # Previews too: one of the sequences, others that tests asked for.
+    assert sorted(row["kind"] for row in rows if row["kind"] != "preview") == ["plan", "predict", "tokenizer", "train"]
     assert {row["state"] for row in rows} == {"done"}
-    assert len(run("runs").table) == 5
+    assert len(run("runs").table) == len(rows) + 1
     train = next(row["run"] for row in rows if row["kind"] == "train")
     attached = run("runs", "attach", train)
     assert attached.code == 0
@@ -294,3 +295,24 @@ def test_damaged_files_are_named_with_the_way_out(small_home: Path, tmp_path: Pa
     capsys.readouterr()
     assert main(["bom", "tokenizer"]) == 2
     assert f"{pointer} cannot be read; remove it and materialise the asset again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shapes_points", "shapes_points_eval", "sft_mixture", "sft_sequences"])
+def test_preview(run: Run, tmp_path: Path, name: str) -> None:
+    said = run("preview", name, "--count", "3", "--json")
+    assert said.code == 0, said.err
+    page = Path(said.json["page"])
+    html = page.read_text()
+    assert f"<h1>{name}</h1>" in html
+    assert ("<h2>Pack 2: " in html) == (name == "sft_sequences")
+    again = run("preview", name, "--count", "3", "--out", str(tmp_path / "mine.html"))
+    assert again.out == f"{tmp_path / 'mine.html'}\n"
+    assert (tmp_path / "mine.html").read_bytes() == page.read_bytes()
+
+
+def test_a_page_of_the_first_packs_lies_beside_the_sequences(run: Run, small_home: Path) -> None:
+    folder, manifest = Home(small_home, "small").store("sft_sequences").current("sft_sequences") or pytest.fail("never made")
+    assert "preview.html" in {entry.path for entry in manifest.files}
+    made = {path.name for path in (small_home / "small" / "runs").glob("preview-*")}
+    assert Path(run("preview", "sft_sequences").out.strip()).read_bytes() == (folder / "preview.html").read_bytes()
+    assert {path.name for path in (small_home / "small" / "runs").glob("preview-*")} == made  # the same run

@@ -16,9 +16,9 @@ from molmo2_assets.sources.generated.video import write_h264
 from tests.support.homes import environment
 from tests.support.published import MODEL, checkpoint_at, export_spec
 from training_backend.convert import run_export
-from training_backend.data.media import VideoReader
 from training_backend.data.points import Grounded
 from training_backend.data.published import published_version
+from training_backend.data.video import VideoReader
 from training_backend.encode.tokens import train_tokenizer
 
 

@@ -11,14 +11,15 @@ import pytest
 
 from molmo2_assets.graph.base import base_assets
 from molmo2_assets.home import Home
-from molmo2_assets.profile import BaseWeights, Profile, load_profile
+from molmo2_assets.profile import BaseWeights, Profile, WeightsSource, load_profile
 from tests.support import peers
 from tests.support.models import PATCH, SIDE
 from tests.support.shell import ROOT
+from tests.support.transformers_peer import need_transformers
 from training_backend.data.manifest import Manifest
 from training_backend.model.weights import load_model
 
-transformers = pytest.importorskip("transformers", reason="it writes the folders")
+transformers = need_transformers()
 MODEL = peers.released_config(rope_theta=1e6)
 
 
@@ -41,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def profile(decoder: Path, vision: Path) -> Profile:
     """The small test profile, started from these."""
-    base = BaseWeights(decoder=str(decoder), vision=str(vision))
+    base = BaseWeights(decoder=WeightsSource(folder=str(decoder)), vision=WeightsSource(folder=str(vision)))
     return msgspec.structs.replace(load_profile("micro", [ROOT / "tests"]), model=MODEL, base_weights=base)
 
 

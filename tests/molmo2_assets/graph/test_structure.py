@@ -12,7 +12,7 @@ import pytest
 
 from molmo2_assets.graph.build import build_definitions
 from molmo2_assets.home import Home
-from molmo2_assets.profile import BaseWeights, load_profile, profile_names
+from molmo2_assets.profile import BaseWeights, WeightsSource, load_profile, profile_names
 from tests.support.shell import ROOT
 
 PROFILES = [name for name in profile_names() if name != "learn"]
@@ -73,7 +73,9 @@ def test_the_released_recipe_is_exported_and_the_demo_is_not() -> None:
 
 def test_base_weights_stand_before_the_first_stage_where_the_profile_names_them() -> None:
     assert "base_weights" not in keys(graph_of("demo"))
-    profile = msgspec.structs.replace(load_profile("demo"), base_weights=BaseWeights(decoder="/d", vision="/v"))
+    profile = msgspec.structs.replace(
+        load_profile("demo"), base_weights=BaseWeights(decoder=WeightsSource(folder="/d"), vision=WeightsSource(folder="/v"))
+    )
     graph = build_definitions(profile, Home(Path("/nonexistent"), "demo")).resolve_asset_graph()
     assert parents(graph, "base_weights") == set()
     assert parents(graph, "pretrain_checkpoint") == {"pretrain_sequences", "base_weights"}

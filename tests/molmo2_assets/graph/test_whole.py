@@ -100,6 +100,12 @@ def page(made: Made, key: str) -> dict[str, dg.MetadataValue]:
         return dict(event.asset_materialization.metadata)
 
 
+def test_pages_lead_to_encoded_examples(made: Made) -> None:
+    for key, name in (("validated/clips_track", "clips_track"), ("sft_mixture", "sft_mixture"), ("sft_sequences", "sft_sequences")):
+        assert page(made, key)["preview"].value == f"`molmo2 preview {name} --open`"
+    assert Path(str(page(made, "sft_sequences")["preview_page"].value)).read_text().startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize(
     ("key", "pictures", "tables"),
     [

@@ -21,7 +21,6 @@ GOLDEN: dict[tuple[str, int], str] = {
     ("pixmo_points_eval", 2): "e76fa687bc38",
     ("pixmo_count", 1): "0c87efa7d5e9",
     ("pixmo_ask_model_anything", 1): "a10d765d4f0d",
-    ("pixmo_cap_qa", 1): "91f1ebcf1303",
     ("chart_qa", 1): "dfd204ffcb0d",
     ("molmo2_multi_image_qa", 1): "e1eb5a511c1d",
     ("molmo2_multi_image_point", 1): "2f60028a2220",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from molmo2_assets.profile import STAGES, ProfileError, catalogue, load_profile, profile_names
+from molmo2_assets.profile import STAGES, Profile, ProfileError, catalogue, load_profile, profile_names
 
 BUILT_IN = ["demo", "learn", "release", "report"]
 OWN = """
@@ -192,3 +192,36 @@ def test_loading_imports_nothing_heavy():
         "print([m for m in ('numpy', 'polars', 'torch', 'duckdb', 'PIL', 'av', 'dagster') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def _based(tmp_path: Path, written: str, model: str = "release-4b") -> Profile:
+    text = f"extends: release\nmodel: {model}\nbase_weights: {written}\n"
+    (tmp_path / "based.yaml").write_text(text)
+    return load_profile("based", [tmp_path])
+
+
+def test_base_weights_are_those_that_the_preset_names(tmp_path: Path) -> None:
+    base = _based(tmp_path, "{decoder: {revision: %s}, vision: {folder: /eyes}}" % ("a" * 40)).base_weights
+    assert base is not None
+    assert (base.decoder.repo, base.decoder.revision) == ("Qwen/Qwen3-4B-Instruct-2507", "a" * 40)
+    assert (base.vision.repo, base.vision.folder) == (None, "/eyes")
+    base = _based(tmp_path, "{}", "release-8b").base_weights
+    assert base is not None
+    assert (base.decoder.repo, base.vision.repo) == ("Qwen/Qwen3-8B", "google/siglip2-so400m-patch14-384")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{decoder: {revision: main}}", r"based.yaml:3: base_weights.decoder.revision is 'main'; a commit of 40"),
+        ("{vision: {folder: /eyes, repo: a/b}}", r"based.yaml:3: base_weights.vision names both a folder and a repository"),
+    ],
+)
+def test_base_weights_that_are_none(tmp_path: Path, written: str, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        _based(tmp_path, written)
+
+
+def test_the_8b_preset_names_no_decoder(tmp_path: Path) -> None:
+    assert catalogue().published["8b"].decoder.repo is None
+    assert catalogue().published["8b"].vision.repo == "google/siglip2-so400m-patch14-384"

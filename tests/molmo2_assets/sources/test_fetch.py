@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from molmo2_assets.sources import SourceError, SourceUnavailable, fetch, source_identity
+from molmo2_assets.sources import SourceError, fetch, source_identity
 from training_backend.data.fingerprint import fingerprint
 
 Entry = Callable[..., Any]
@@ -43,12 +43,7 @@ def test_the_identity_of_a_generated_set_has_every_parameter(entry: Entry) -> No
         source_identity(entry("generated", generator="other"))
 
 
-def test_plain_urls_are_unavailable_and_other_kinds_are_errors(tmp_path: Path, entry: Entry) -> None:
-    with pytest.raises(SourceUnavailable, match="published at plain URLs") as caught:
-        fetch(entry("url"), tmp_path, lambda line: None)
-    assert "kind manual" in caught.value.instructions
-    with pytest.raises(SourceUnavailable, match="should say how to get the data"):
-        fetch(entry("url", url=None), tmp_path, lambda line: None)
+def test_other_kinds_are_errors(tmp_path: Path, entry: Entry) -> None:
     with pytest.raises(SourceError, match="kinds are generated, hub, manual, package and url"):
         fetch(entry("ftp"), tmp_path, lambda line: None)
 
@@ -62,6 +57,7 @@ def test_identities_load_nothing_heavy(tmp_path: Path) -> None:
         "    source = SourceSpec(kind=kind, generator='shapes_cap', repo='a/b', path='x')\n"
         "    source_identity(DatasetSpec(name='n', title='', task='text', group='', source=source))\n"
         "heavy = ('torch', 'numpy', 'PIL', 'av', 'pyarrow', 'huggingface_hub', 'scipy', 'skimage', 'sklearn', 'dagster')\n"
+        "heavy += ('requests', 'tqdm')\n"
         "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from molmo2_assets.sources import SourceError, SourceUnavailable, fetch, source_identity
+from molmo2_assets.sources import SourceError, SourceUnavailable, fetch, hub_client, source_identity
 from molmo2_assets.sources.hub import head_revision
 from tests.support.hub_server import HubServer, serve_hub
+from tests.support.shell import ROOT
 
 REPO = "allenai/some-set"
 TRAIN, TEST = "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"
@@ -23,6 +27,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", "hf_" + "secret" * 6)
+        monkeypatch.setattr(hub_client, "WAITS", (0.01, 0.01))
         server.add(REPO, FILES, license="odc-by")
         yield server
 
@@ -181,3 +186,96 @@ def test_the_identity_is_what_the_catalogue_asks_for(entry: Entry) -> None:
         "split": "train",
         "files": [],
     }
+
+
+def test_a_body_that_breaks_off_is_resumed_by_its_range(
+    hub: HubServer, tmp_path: Path, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)  # what is not a whole piece is not kept
+    hub.break_once_after[TRAIN] = 5000
+    fetch(entry("hub", repo=REPO, split="train"), tmp_path, quiet)
+    first, second = bodies(hub, TRAIN)
+    assert first is None
+    assert second == "bytes=5000-"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["small pages", "bytes stored elsewhere"])
+def test_listings_in_pages_and_bytes_behind_a_redirect(hub: HubServer, tmp_path: Path, entry: Entry, elsewhere: bool) -> None:
+    hub.page, hub.elsewhere = 1, elsewhere
+    fetch(entry("hub", repo=REPO, files=("*",)), tmp_path, quiet)
+    assert downloaded(tmp_path) == FILES
+
+
+def test_a_busy_hub_is_asked_again_when_it_says(hub: HubServer, entry: Entry) -> None:
+    hub.answers = {"/api/datasets/": [(503, {}), (429, {"Retry-After": "1"})]}
+    assert head_revision(entry("hub", repo=REPO)) == hub.repositories[REPO].branches["main"]
+    first, second, third = hub.times
+    assert second - first < 0.9
+    assert third - second >= 0.95
+
+
+def test_files_and_listings_wait_as_a_busy_hub_says(hub: HubServer, tmp_path: Path, entry: Entry) -> None:
+    """By the client itself."""
+    hub.answers = {"/tree/": [(429, {"Retry-After": "0"})], "/resolve/": [(503, {"Retry-After": "0"})]}
+    fetch(entry("hub", repo=REPO, split="test"), tmp_path, quiet)
+    assert downloaded(tmp_path) == {TEST: b"small table"}
+
+
+@pytest.mark.parametrize(("status", "passing"), [(429, True), (500, True), (503, True), (400, False)])
+def test_trouble_that_passes_is_told_from_trouble_that_stays(
+    hub: HubServer, tmp_path: Path, entry: Entry, status: int, passing: bool
+) -> None:
+    hub.repositories[REPO].refuse = (status, "Trouble")
+    with pytest.raises(SourceUnavailable, match=f"The Hub answered {status}") as caught:
+        fetch(entry("hub", repo=REPO), tmp_path, quiet)
+    assert caught.value.passing == passing
+
+
+def test_what_had_arrived_is_kept_for_the_next_fetch(hub: HubServer, tmp_path: Path, entry: Entry) -> None:
+    """Also where the staging folder of the first one is gone, as after a failed step."""
+    spec = entry("hub", repo=REPO, files=("data/*",))
+    hub.served[TEST] = b"small tablE"
+    with pytest.raises(SourceError, match="arrived twice"):
+        fetch(spec, tmp_path / "first", quiet, tmp_path / "downloads")
+    del hub.served[TEST]
+    hub.requests.clear()
+    fetch(spec, tmp_path / "second", quiet, tmp_path / "downloads")
+    assert downloaded(tmp_path / "second") == {TRAIN: FILES[TRAIN], TEST: FILES[TEST]}
+    assert bodies(hub, TRAIN) == []
+    assert not [path for path in (tmp_path / "downloads").iterdir() if path.is_dir()]
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from molmo2_assets.profile import DatasetSpec, SourceSpec
+from molmo2_assets.sources import fetch
+source = SourceSpec(kind="hub", repo=sys.argv[1], files=("data/*",))
+spec = DatasetSpec(name="some_set", title="", task="image_qa", group="", source=source)
+result = fetch(spec, Path(sys.argv[2]), print, Path(sys.argv[3]))
+print("fetched", result.revision)
+"""
+
+
+def in_a_process(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_two_processes_fetch_the_same_set(hub: HubServer, tmp_path: Path) -> None:
+    runs = [in_a_process(REPO, tmp_path / name, tmp_path / "downloads") for name in ("one", "two")]
+    said = [run.communicate(timeout=60) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    for name in ("one", "two"):
+        assert downloaded(tmp_path / name) == {TRAIN: FILES[TRAIN], TEST: FILES[TEST]}
+
+
+def test_offline_mode_is_said_so_and_asks_nobody(hub: HubServer, tmp_path: Path) -> None:
+    """The client reads the variable when it is imported: a process of its own."""
+    run = in_a_process(REPO, tmp_path / "raw", tmp_path / "downloads", HF_HUB_OFFLINE="1")
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert f"SourceUnavailable: {REPO} was not fetched: HF_HUB_OFFLINE is set. Unset it to allow downloads." in errors
+    assert hub.requests == []

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.models import pack, random_example, small_config
-from training_backend.attention import choose, flex, reference, varlen
+from training_backend.attention import blocks, choose, flex, reference, varlen
 from training_backend.attention.mask import ImageAttention, MaskSpec, allowed
 from training_backend.model.molmo2 import Molmo2, TensorBatch
 
@@ -69,6 +69,37 @@ def test_flex_is_the_reference(length: int, mode: ImageAttention, window: int | 
     )
 
 
+def _inputs(batch: int, length: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch, heads, length, 8) for heads in (4, 2, 2)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@settings(max_examples=60, deadline=None)
+@given(position_vectors, st.sampled_from(MODES))
+def test_blocks_see_what_the_predicate_allows(vectors: list[Vector], mode: ImageAttention) -> None:
+    """Also where an example lies in two pieces."""
+    assert torch.equal(_seen(blocks.prepare(_spec(vectors, mode)), len(vectors)), _brute(vectors, mode))
+
+
+@pytest.mark.parametrize("chunk", [16, reference.CHUNK])
+@pytest.mark.parametrize("mode", MODES)
+def test_blocks_are_the_reference_with_its_gradients(mode: ImageAttention, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed trees in two rows, some longer than a chunk, padding at the end of one."""
+    monkeypatch.setattr(reference, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    rows = [[random_example(rng, 2, 3), random_example(rng, 0, 1), random_example(rng, 1, 4)], [random_example(rng, 1, 2)]]
+    batch = TensorBatch.from_numpy(pack(rows, 80))
+    spec = MaskSpec(batch.example, batch.branch, batch.image, batch.position, mode, 7)
+    assert [row for row, _, _ in blocks.blocks(spec)] == [0, 0, 0, 0, 1, 1]
+    inputs = _inputs(2, 80)
+    seed = torch.randn(2, 4, 80, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    actual, expected = blocks.prepare(spec)(*inputs), reference.attend(inputs[0], inputs[1], inputs[2], spec)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(torch.autograd.grad(actual, inputs, seed), torch.autograd.grad(expected, inputs, seed), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
 def _documents(rng: np.random.Generator, lengths: list[int], padding: int) -> list[Vector]:
     vectors = []
     for number, length in enumerate(lengths):
@@ -87,11 +118,8 @@ def test_varlen_is_the_reference_with_its_gradients(padding: int, window: int | 
     assert varlen.documents(spec).tolist() == [0, 1, 8, 20, 24, *([28] if padding else [])]
     if window is None:
         assert torch.equal(_seen(varlen.prepare(spec), len(vectors))[:held], _brute(vectors, "image_tokens")[:held])
-    generator = torch.Generator().manual_seed(0)
-    inputs = [
-        torch.randn(1, heads, len(vectors), 8, generator=generator, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2)
-    ]
-    seed = torch.randn(1, 4, held, 8, generator=generator, dtype=torch.float64)
+    inputs = _inputs(1, len(vectors))
+    seed = torch.randn(1, 4, held, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     actual = varlen.prepare(spec)(*inputs)[:, :, :held]
     expected = reference.attend(inputs[0], inputs[1], inputs[2], spec)[:, :, :held]
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
@@ -131,15 +159,15 @@ def test_the_choice_is_logged_and_can_be_forced(caplog: pytest.LogCaptureFixture
     choose.choose.cache_clear()
     heads = (4, 2, 16)
     with caplog.at_level(logging.INFO):
-        assert choose.choose("auto", "cpu", torch.float32, heads, True) == "reference"
+        assert choose.choose("auto", "cpu", torch.float32, heads, True) == "blocks"
         assert choose.choose("flex", "cpu", torch.float32, heads, False) == "flex"
         assert choose.choose("varlen", "cpu", torch.float32, heads, True) == "varlen"
     assert [record.message.split(",")[0] for record in caplog.records] == [
-        "attention: reference", "attention: flex", "attention: varlen",
+        "attention: blocks", "attention: flex", "attention: varlen",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"'flex' does not work here.*it has no backward on the CPU"):
         choose.choose("flex", "cpu", torch.float32, heads, True)
-    with pytest.raises(ValueError, match="attention 'fast' is unknown; known are auto, reference, flex, varlen"):
+    with pytest.raises(ValueError, match="attention 'fast' is unknown; known are auto, reference, blocks, flex, varlen"):
         choose.choose("fast", "cpu", torch.float32, heads, False)  # type: ignore[arg-type]
 
 
@@ -166,6 +194,8 @@ def test_the_model_says_the_same_with_either() -> None:
         plain = model(batch)
         model.attention = "flex"
         torch.testing.assert_close(model(batch), plain, rtol=1e-4, atol=1e-5)
+        model.attention = "reference"
+        torch.testing.assert_close(model(batch), plain, rtol=1e-5, atol=1e-6)
     model.attention = "varlen"
     with pytest.raises(ValueError, match="an image position"):
         model(batch)

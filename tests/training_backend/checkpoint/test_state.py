@@ -12,27 +12,10 @@ import torch
 
 from tests.support.disks import fill, small_disk, unwritable
 from tests.support.faults import die_at_change
+from tests.support.states import RUN, state
 from training_backend.checkpoint.disk import refusal
 from training_backend.checkpoint.state import CODE_VERSION, PLAIN_FIELDS, TENSOR_FILES, TrainState, load_state, save_state
 from training_backend.data.manifest import StorageError, list_files, read_manifest, write_manifest
-
-RUN = "a" * 64
-
-
-def state(step: int) -> TrainState:
-    generator = torch.Generator().manual_seed(step)
-    weights = {"b.weight": torch.randn(3, 4, generator=generator), "a": torch.randn(2, generator=generator).to(torch.bfloat16)}
-    return TrainState(
-        step=step,
-        model=weights,
-        optimizer={"a/step": torch.tensor(float(step)), "a/exp_avg": torch.randn(2, generator=generator)},
-        guard={"accepted": torch.tensor(step), "history": torch.randn(5, generator=generator)},
-        meter={"loss": torch.randn(3, generator=generator)},
-        counts={"tokens": 12, "wait": 0.5},
-        loader={"next_pack": step * 4},
-        records=[{"step": step, "loss": 0.1 + step, "tasks": {"text": 1 / 3}}],
-        totals={"tokens": 1e17},
-    )
 
 
 def same(one: TrainState, two: TrainState) -> None:

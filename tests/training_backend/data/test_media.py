@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training_backend.data.media import Limits, MediaCache, MediaFault, VideoReader, probe, read_image
+from training_backend.data.media import Limits, MediaCache, MediaFault, probe, read_image
+from training_backend.data.video import VideoReader
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real sample data beside the checkout")

@@ -1,6 +1,6 @@
 """Transformers' Molmo2 processors beside our encoder under the recipe `release`: pixels, pooling indices, token ids, frame times.
 
-Needs transformers and torchvision, which are no dependencies of this project; skipped without them.
+Needs transformers and torchvision, which `make venv` installs and nothing but tests and benchmarks uses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.examples import EVERY_RULE, WORDS, Pixels, asked, branch, clip, picture, row
-from tests.support.processors import WHY_ABSENT, full_tokenizer, grey, importable, processor, released
+from tests.support.processors import full_tokenizer, grey, processor, released
+from tests.support.transformers_peer import need_transformers
 from training_backend.data.example import Example, Media, Subtitle, Text
 from training_backend.encode import video
 from training_backend.encode.images import Geometry, choose_tiling
@@ -25,7 +26,7 @@ from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import Tokenizer
 from training_backend.pack.batch import Encoded
 
-pytestmark = pytest.mark.skipif(not importable(), reason=WHY_ABSENT)
+need_transformers(processors=True)
 QUESTION, ANSWER = "How many red circles are there?", "Counting the red circles shows a total of 3."
 ASKED = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 SIZES = [

@@ -14,6 +14,7 @@ import torch
 
 from tests.support import peers
 from tests.support.models import PATCH, SIDE, pack
+from tests.support.transformers_peer import need_transformers
 from training_backend.config import ModelConfig
 from training_backend.model.base_weights import import_base, interpolate_positions
 from training_backend.model.molmo2 import Molmo2, TensorBatch
@@ -22,7 +23,7 @@ from training_backend.model.vision import patchify
 from training_backend.model.weights import load_model
 from training_backend.pack.batch import PREFIX
 
-transformers = pytest.importorskip("transformers", reason="the peer")
+transformers = need_transformers()
 
 TOLERANCE = 1e-4
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "vocab_size": 50, "rms_norm_eps": 1e-6}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.support.examples import EVERY_RULE, asked, branch, clip, picture, row
 from tests.support.models import SIDE
 from tests.support.published import RECIPE, checkpoint_at, export_spec
-from tests.support.torchvision_peer import need_torchvision
+from tests.support.transformers_peer import need_transformers
 from training_backend.config import GenerateConfig, LossConfig, Recipe
 from training_backend.convert import run_export
 from training_backend.data.example import Example, Text
@@ -28,7 +28,7 @@ from training_backend.model.vision import patchify
 from training_backend.model.weights import load_model
 from training_backend.pack.collate import collate
 
-pytest.importorskip("transformers", reason="the peer")
+need_transformers(processors=True)
 SIZES = {1: [(28, 49)], 2: [(28, 49), (28, 28)]}
 """Pictures that no resizing rounds: where a value falls half-way between two, theirs and ours may round to either."""
 QUESTION = "Point to the red circles, or not."
@@ -47,7 +47,6 @@ class Noise:
 @pytest.fixture(scope="module", params=["release", "report"])
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Any, Any]:
     """Home of a checkpoint, its recipe, and transformers' processor and model of the exported folder."""
-    need_torchvision()
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     home = checkpoint_at(tmp_path_factory.mktemp("home"))

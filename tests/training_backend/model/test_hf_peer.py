@@ -12,6 +12,7 @@ import torch
 
 from molmo2_assets.profile.load import catalogue
 from tests.support import peers
+from tests.support.transformers_peer import need_transformers
 from training_backend.config import GenerateConfig
 from training_backend.model.decoder import inverse_frequencies
 from training_backend.model.generate import generate
@@ -23,7 +24,7 @@ from training_backend.model.weights import load_model, save_model
 from training_backend.pack.batch import PREFIX, Encoded
 from training_backend.train.loss import weighted_cross_entropy
 
-pytest.importorskip("transformers", reason="the peer")
+need_transformers()
 
 TOLERANCE = 1e-4
 

@@ -84,13 +84,19 @@ def test_a_batch_without_images_runs_the_vision_path_and_ignores_it() -> None:
 
 def test_dropout_is_a_function_of_its_seed_and_of_its_positions() -> None:
     rng = np.random.default_rng(4)
-    batch = TensorBatch.from_numpy(pack([[random_example(rng, 1, 2)]], 32))
+    rows = [[random_example(rng, 1, 2)], [random_example(rng, 0, 2)]]
+    batch = TensorBatch.from_numpy(pack(rows, 32))
     model = _model()
-    a, b, c = (model(batch, residual=0.1, seed=seed) for seed in (1, 1, 2))
+    a, b, c = (model(batch, residual=0.1, seeds=seeds) for seeds in ((1, 5), (1, 5), (2, 5)))
     torch.testing.assert_close(a, b, rtol=0, atol=0)
-    assert (a - c).abs().max() > 1e-3
+    assert (a - c)[0].abs().max() > 1e-3
+    torch.testing.assert_close(a[1], c[1], rtol=1e-5, atol=1e-6)
+    alone = model(TensorBatch.from_numpy(pack(rows[1:], 32)), residual=0.1, seeds=(5,))
+    torch.testing.assert_close(a[1:], alone, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="1 seeds of dropout for 2 rows"):
+        model(batch, residual=0.1, seeds=(1,))
     none = dataclasses.replace(batch, response=torch.zeros_like(batch.response))
-    torch.testing.assert_close(model(none, response=0.5, seed=1), model(none), rtol=0, atol=0)
+    torch.testing.assert_close(model(none, response=0.5, seeds=(1, 2)), model(none), rtol=0, atol=0)
 
 
 def test_parts_cover_every_parameter_once_and_new_rows_train_with_the_connector() -> None:

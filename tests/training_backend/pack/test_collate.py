@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,19 @@ def test_a_pack_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
     text = made.encode(row("text", [], asked("What?", "7")), 0, Pixels())
     with pytest.raises(ValueError, match="another budget"):
         collate([[text, text]], len(text.tokens) + 1, 36)
+
+
+def test_pictures_that_are_not_those_of_the_placeholders(tokenizer: Tokenizer) -> None:
+    made = Preprocessor(recipe(), EVERY_RULE, tokenizer, 700, 40)
+    good = next(item for item in (made.encode(example, 0, Pixels()) for example in many(9)) if len(item.crops) > 1)
+    text = made.encode(row("text", [], asked("What?", "7")), 0, Pixels())
+    for bad, words in (
+        (
+            replace(good, slot=good.slot[:-1]),
+            f"has {len(good.slot) - 1} placeholders for visual tokens and pictures for {len(good.pool)}",
+        ),
+        (replace(good, crops=good.crops[:1]), f"its placeholders stand for {len(good.crops)} crops or frames and it has 1"),
+        (replace(good, slot=good.slot + len(good.tokens)), f"a visual token stands outside its {len(good.tokens)} tokens"),
+    ):
+        with pytest.raises(ValueError, match=f"^example 1 of pack 0:? {words}"):
+            collate([[text, bad]], 2000, 36)

@@ -31,7 +31,7 @@ from training_backend.model.molmo2 import Molmo2, TensorBatch
 from training_backend.model.weights import load_model
 from training_backend.pack.batch import Batch
 from training_backend.train.events import EventWriter
-from training_backend.train.loop import RunDiverged, TrainPlan, dropout_seed, read_plan, train
+from training_backend.train.loop import RunDiverged, TrainPlan, dropout_seeds, read_plan, train
 
 
 class Ran:
@@ -228,7 +228,8 @@ def test_a_stop_at_the_last_step_finishes(tmp_path: Path) -> None:
 
 
 def test_dropout_is_keyed_by_seed_and_pack(tmp_path: Path) -> None:
-    keys = [dropout_seed(seed, pack) for seed in (1, 2) for pack in range(50)]
+    keys = [key for seed in (1, 2) for key in dropout_seeds(seed, 0, 50)]
+    assert dropout_seeds(1, 7, 2) == keys[7:9]
     assert len(set(keys)) == 100
     assert not set(keys[:50]) & set(position_keys(1, 0, 50).tolist())
     drop = DropoutConfig(residual=0.3)
@@ -237,6 +238,25 @@ def test_dropout_is_keyed_by_seed_and_pack(tmp_path: Path) -> None:
     assert one.records == two.records
     assert len(equal(one.weights, two.weights)) == len(one.weights)
     assert one.records != Ran(tmp_path / "3", training_plan(steps=2)).records
+
+
+def test_dropout_does_not_know_how_packs_are_put_into_micro_batches(tmp_path: Path) -> None:
+    plans = [
+        training_plan(Execution(device="cpu", log_every=1, micro_batch=size), steps=2, dropout=DropoutConfig(residual=0.3))
+        for size in (1, 2, 4)
+    ]
+    first, *others = (Ran(tmp_path / str(number), plan) for number, plan in enumerate(plans))
+    for other in others:
+        for mine, theirs in zip(first.records, other.records, strict=True):
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def test_a_connector_that_drops_is_refused() -> None:
+    model = plain(small_config())
+    model["connector"]["dropout"] = 0.1
+    spec = RunSpec(kind="train", identity={**plain(stage()), "model": model}, execution=Execution(device="cpu"))
+    with pytest.raises(ValueError, match=r"connector.dropout is 0.1; no recipe drops there"):
+        read_plan(spec)
 
 
 class _Waits(TorchDispatchMode):

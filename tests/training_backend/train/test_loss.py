@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,3 +49,32 @@ def test_padding_changes_nothing() -> None:
     short = weighted_cross_entropy(i["hidden"], i["head"], cut["index"], cut["target"], cut["weight"], cut["task"], 3, 4)
     for a, b in zip(full, short, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_half_precision_multiplies_low_and_sums_high() -> None:
+    """Under autocast the products are bf16, as in every linear layer; loss and gradients come out in fp32, near the exact ones."""
+    i = {name: value.float().detach() if value.is_floating_point() else value for name, value in _inputs().items()}
+    inputs = [i["hidden"].requires_grad_(), i["head"].requires_grad_()]
+    results = []
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            total, *_ = weighted_cross_entropy(*inputs, i["index"], i["target"], i["weight"], i["task"], 3, 4, 1e-2)
+        results.append((total, *torch.autograd.grad(total / 5, inputs)))
+    for exact, low in zip(*results, strict=True):
+        assert low.dtype == torch.float32
+        assert not torch.equal(exact, low)
+        torch.testing.assert_close(low / exact.abs().max(), exact / exact.abs().max(), rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "head"])
+def test_a_frozen_side_gets_no_gradient(frozen: str) -> None:
+    i = _inputs()
+    other = i["head" if frozen == "hidden" else "hidden"]
+    (wanted,) = torch.autograd.grad(weighted_cross_entropy(*_arguments(i))[0], other)
+    i[frozen].requires_grad_(False)
+    (actual,) = torch.autograd.grad(weighted_cross_entropy(*_arguments(i))[0], other)
+    assert torch.equal(actual, wanted)
+
+
+def _arguments(i: dict[str, torch.Tensor]) -> tuple[Any, ...]:
+    return i["hidden"], i["head"], i["index"], i["target"], i["weight"], i["task"], 3, 4

@@ -104,7 +104,7 @@ def test_questions_about_one_thing_have_one_answer(whole_sets: Sets) -> None:
         (kind,) = [word for word in ("colour", "large", "picture", "shape") if word in row["question"]][:1]
         assert truth[kind] == (place if kind == "picture" else row["answer"])
         assert row["messages"] == [
-            {"role": "user", "content": row["question"]},
+            {"role": "user", "content": row["question"].removeprefix("[USER] ").removesuffix(" [ASSISTANT]")},
             {"role": "assistant", "content": row["answer"]},
         ]
         asked.setdefault(kind, set()).add(row["answer"])

@@ -1,0 +1,102 @@
+"""Videos: which frame is shown when, and its pixels, by whichever decoder is asked for by name.
+
+Belongs here: facts and time stamps of a file, the choice of frames, the decoder in use. Does not belong here: which moments are
+wanted (`encode/video.py`), any one decoder (`video_pyav.py`, `video_torchcodec.py`, `video_decord.py`).
+
+Time stamps come from the packets of the file, read by PyAV whatever the decoder: no decoder's own count or length of a file is
+believed, and every one is asked for the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaFacts, MediaFault, check_file
+
+EPSILON = 1e-4
+"""Seconds by which a wanted time may miss a frame's time stamp for rounding."""
+_NEAR = 0.5
+"""Seconds by which the frame that a decoder gives may precede the wanted one, where that cannot be decoded."""
+
+Frames = dict[float, NDArray[np.uint8]]
+
+
+class Decoder(Protocol):
+    """What a back end is: made of a path and all time stamps of the file, in order of display."""
+
+    def decode(self, wanted: list[float]) -> Frames:
+        """Pixels [H, W, 3] as displayed, by time stamp, of what can be decoded of `wanted` (ascending, without repeats). Raises
+        MediaFault where nothing can."""
+
+
+class VideoReader:
+    """A video file, read by a named back end. Open one per file and thread."""
+
+    def __init__(self, path: Path, backend: str = "pyav", limits: Limits = DEFAULT_LIMITS) -> None:
+        if backend not in VIDEO_BACKENDS:
+            raise ValueError(f"There is no video back end {backend!r}; known: {', '.join(sorted(VIDEO_BACKENDS))}")
+        if check_file(path, limits) == 0:
+            raise MediaFault("truncated", f"{path.name} is empty")
+        from training_backend.data.video_pyav import read_stamps
+
+        self._path = path
+        found = read_stamps(path, limits)
+        self._stamps = np.asarray(found.stamps)
+        self._decoder = VIDEO_BACKENDS[backend](path, found.stamps)
+        first, _ = self.frames_at([0.0])
+        height, width = first.shape[1:3]
+        self.facts = MediaFacts(
+            kind="video", width=width, height=height, bytes=path.stat().st_size, codec=found.codec,
+            duration=round(found.duration, 6), fps=round(found.rate, 6), n_frames=len(found.stamps),
+        )  # fmt: skip
+
+    def frames_at(self, times: Sequence[float]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Frames shown at `times` (seconds from the first frame, ascending): uint8 [N, H, W, 3] and the times of those frames.
+
+        The frame shown at t is the last one that begins at or before t; before the first and after the last frame, those. Raises
+        MediaFault.
+        """
+        if list(times) != sorted(times):
+            raise ValueError("times must ascend")
+        stamps = self._stamps
+        index = np.searchsorted(stamps, np.asarray(times) + stamps[0] + EPSILON, side="right") - 1
+        wanted = stamps[np.clip(index, 0, len(stamps) - 1)]
+        found = self._decoder.decode(sorted(set(wanted.tolist())))
+        if not found:
+            raise MediaFault("decode", f"{self._path.name}: no frame could be decoded")
+        seen = np.array(sorted(found))
+        nearest = seen[np.clip(np.searchsorted(seen, wanted + EPSILON, side="right") - 1, 0, len(seen) - 1)]
+        if float(np.abs(nearest - wanted).max()) > _NEAR:
+            late = float(wanted[np.abs(nearest - wanted).argmax()] - stamps[0])
+            raise MediaFault("truncated", f"{self._path.name}: the frame at {late:.2f} s cannot be decoded")
+        return np.stack([found[stamp] for stamp in nearest.tolist()]), nearest - stamps[0]
+
+
+def _pyav(path: Path, stamps: list[float]) -> Decoder:
+    from training_backend.data.video_pyav import PyAv
+
+    return PyAv(path, stamps)
+
+
+def _torchcodec(path: Path, stamps: list[float]) -> Decoder:
+    from training_backend.data.video_torchcodec import TorchCodec
+
+    return TorchCodec(path)
+
+
+def _decord(path: Path, stamps: list[float]) -> Decoder:
+    from training_backend.data.video_decord import Decord
+
+    return Decord(path, stamps)
+
+
+VIDEO_BACKENDS: dict[str, Callable[[Path, list[float]], Decoder]] = {
+    "pyav": _pyav,
+    "torchcodec": _torchcodec,
+    "decord": _decord,
+}

@@ -1,0 +1,1 @@
+"""Encoded examples as a static page for people: the run kind `preview`. No torch here."""
