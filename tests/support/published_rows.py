@@ -113,6 +113,9 @@ LAYOUTS: dict[str, Layout] = {
          "labels": ["boats", "boats"]},
         _TWO, "multi_image_pointing", "multi_image_pointing",
     ),
+    "pixmo_cap_qa": Layout(
+        {**_URL, "question": "What floats?", "answer": "A boat.", "messages": []}, (_PICTURE,), "image_qa", "user_qa",
+    ),
     "cosyn_point": Layout(
         {"image": {"bytes": b"png", "path": "a.png"}, "questions": ["Where are the bars?"],
          "answer_points": [{"x": [75.0, 25.0], "y": [10.0, 50.0]}], "names": ["bars"]},

@@ -24,6 +24,7 @@ GOLDEN: dict[tuple[str, int], str] = {
     ("chart_qa", 1): "dfd204ffcb0d",
     ("molmo2_multi_image_qa", 1): "e1eb5a511c1d",
     ("molmo2_multi_image_point", 1): "2f60028a2220",
+    ("pixmo_cap_qa", 1): "91f1ebcf1303",
     ("captioned_images", 1): "13fa8b9b0317",
     ("molmo2_cap", 1): "58313f310a7d",
     ("molmo2_video_cap_qa", 2): "dabb53d7fa26",
