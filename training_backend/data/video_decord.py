@@ -1,6 +1,6 @@
 """decord, in a child process that can be killed: it may hang holding the interpreter's lock, where no signal and no thread ends it.
 
-Optional (`pip install 'nanomolmo2[decord]'`, the fork decord2; the old package works too). Belongs here: the child and what is said
+Optional (`pip install 'nanomolmo2[decord]'`; the fork decord2 works too). Belongs here: the child and what is said
 to it. Does not belong here: the choice of frames (`video.py`).
 
 The parent writes a line of JSON {frames: [...]}; the child answers a line {shape} or {error}, then the pixels.
