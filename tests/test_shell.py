@@ -197,6 +197,7 @@ def test_make_lists_the_targets(checkout: Path) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines()] == [
         "help",
         "venv",
+        "peers",
         "demo",
         "learn",
         "test",

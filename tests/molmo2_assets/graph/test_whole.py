@@ -109,8 +109,8 @@ def test_pages_lead_to_encoded_examples(made: Made) -> None:
 @pytest.mark.parametrize(
     ("key", "pictures", "tables"),
     [
-        ("validated/shapes_points", {"samples"}, {"rows", "quantiles"}),
-        ("validated/clips_track", {"samples"}, {"rows", "quantiles"}),
+        ("validated/shapes_points", {"samples", "lengths"}, {"rows", "quantiles", "styles"}),
+        ("validated/clips_track", {"samples", "lengths"}, {"rows", "quantiles", "styles"}),
         ("sft_mixture", {"shares"}, {"weights"}),
         ("sft_statistics", set(), {"by_task", "by_dataset"}),
         ("sft_sequences", {"loss_by_task"}, {"packing", "loss_by_dataset"}),
