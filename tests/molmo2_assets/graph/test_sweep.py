@@ -133,3 +133,14 @@ def test_a_run_without_our_mark_is_left_alone(instance: dg.DagsterInstance) -> N
     instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, "somebody_elses"), run.run_id)
     assert status(instance, run.run_id) == dg.DagsterRunStatus.STARTED
     assert close_abandoned(instance) == []
+
+
+def test_upstream_an_ignored_interrupt_ignores_termination_too() -> None:
+    """Why tests/conftest.py gives SIGINT back to a suite that a shell started in the background."""
+    code = (
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nimport dagster as dg\n"
+        "@dg.asset\ndef one(): ...\n"
+        "dg.materialize([one], instance=dg.DagsterInstance.ephemeral())\n"
+        "sys.exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
