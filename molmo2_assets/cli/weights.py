@@ -50,10 +50,12 @@ def _source(home: Home, name: str) -> Path:
     """A folder as it is, or `owner/name@commit` downloaded."""
     from molmo2_assets.sources.weights import fetch_weights
 
-    repo, at, revision = name.partition("@")
-    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not at:
+    repo, _, revision = name.partition("@")
+    if Path(name).exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repo):
         return Path(name).resolve()
-    return fetch_weights(repo, revision, home.cache, lambda line: print(line, file=sys.stderr, flush=True), name)
+    if not revision:
+        raise UserError(f"{name} is no folder here; a model on the Hub is named with its commit: {repo}@COMMIT")
+    return fetch_weights(repo, revision, home.cache, lambda line: print(line, file=sys.stderr, flush=True), None)
 
 
 def export_weights(options: Any) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from molmo2_assets.cli import main
 from molmo2_assets.cli.drawing import draw_images, draw_video
 from molmo2_assets.sources.generated.video import write_h264
 from tests.support.homes import environment
+from tests.support.hub_server import HubServer, serve_hub
 from tests.support.published import MODEL, checkpoint_at, export_spec
 from training_backend.convert import run_export
 from training_backend.data.points import Grounded
 from training_backend.data.published import published_version
 from training_backend.data.video import VideoReader
 from training_backend.encode.tokens import train_tokenizer
+from training_backend.model.weights import load_model
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,47 @@ def test_there_asked_and_back(place: Path, molmo2) -> None:
     code, _, err = molmo2("export", "ours", "--out", "back")
     assert (code, err.count("\n")) == (2, 1)
     assert "is there already and not an empty folder" in err
+
+
+@pytest.fixture
+def hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A local Hub with `org/model`: the published model, then a later commit of another one."""
+    files = {path.name: path.read_bytes() for path in (place / "hf").iterdir()}
+    config = msgspec.json.encode({**msgspec.json.decode(files["config.json"]), "model_type": "another"})
+    with serve_hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "secret" * 6)
+        server.add("org/model", {**files, "pytorch_model.bin": b"pickle", "modeling_molmo2.py": b"code"})
+        server.repositories["org/model"].commit({**files, "config.json": config})
+        yield server
+
+
+def test_from_the_hub_at_its_commit(place: Path, molmo2, hub: HubServer) -> None:
+    first, head = hub.repositories["org/model"].commits
+    assert molmo2("import", f"org/model@{first}", "--out", "from-hub")[0] == 0
+    before, after = load_model(place / "checkpoint").state_dict(), load_model(place / "from-hub", MODEL).state_dict()
+    assert {name for name, tensor in before.items() if torch.equal(tensor, after[name])} == set(after)
+    assert (place / "from-hub" / "recipe.json").read_bytes() == (place / "hf" / "recipe.json").read_bytes()
+    assert not [path for _, path, _ in hub.requests if path.endswith((".bin", ".py"))], "neither code nor pickle"
+    said = molmo2("ask", "from-hub", "--image", "picture.png", "What is it?", "--tokens", "2")
+    assert said[0] == 0, said
+    code, _, err = molmo2("import", f"org/model@{head}", "--out", "from-head")
+    assert (code, "config.json: model_type is 'another', not 'molmo2': another architecture." in err) == (2, True), err
+
+
+def test_mistakes_about_the_hub_are_one_line(place: Path, molmo2, hub: HubServer) -> None:
+    *_, head = hub.repositories["org/model"].commits
+    for source, sentence in (
+        ("org/model@main", f"names 'main', which is no commit of org/model; it stands at {head} now: write org/model@{head}"),
+        (f"org/model@{'f' * 40}", f"org/model has no revision {'f' * 40}; correct org/model@{'f' * 40}."),
+        (f"org/gone@{head}", f"may not see it. Check org/gone@{head}, or sign in"),
+        ("org/model", "org/model is no folder here; a model on the Hub is named with its commit: org/model@COMMIT"),
+    ):  # fmt: skip
+        code, out, err = molmo2("import", source, "--out", "a")
+        assert (code, out, sentence in err) == (2, "", True), err
+        assert err.count("\n") == 1, err
+        assert "hf_" not in err
+    assert not (place / "a").exists()
 
 
 def test_mistakes_are_one_line(place: Path, molmo2) -> None:
