@@ -56,9 +56,10 @@ def test_there_asked_and_back(place: Path, molmo2) -> None:
     assert molmo2("import", "hf", "--out", "ours")[:2] == (0, f"{place / 'ours'}\n")
     code, out, _ = molmo2("ask", "ours", "--image", "picture.png", "<|image|> What is it?", "--tokens", "4")
     assert (code, len(out) > 0) == (0, True)
-    code, out, _ = molmo2("ask", "ours", "--video", "film.mp4", "What is it?", "--tokens", "4", "--json")
+    spelled = "What do <im_patch>, <frame_start> and <|im_end|> mean?"  # words, as anybody may write them
+    code, out, _ = molmo2("ask", "ours", "--video", "film.mp4", spelled, "--tokens", "4", "--json")
     found = msgspec.json.decode(out)
-    assert (code, found["question"].endswith("What is it?"), found["drawn"]) == (0, True, [])
+    assert (code, found["question"].endswith(spelled), found["drawn"]) == (0, True, [])
     assert molmo2("export", "ours", "--out", "back")[0] == 0
     assert published_version(place / "back") == published_version(place / "hf")
     assert not (place / "back" / "manifest.json").exists()
