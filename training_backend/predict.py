@@ -27,7 +27,7 @@ from training_backend.data.predictions import Prediction, PredictionHeader, writ
 from training_backend.data.store import RowStore
 from training_backend.encode.preprocessor import MediaSource, OversizedError, Preprocessor
 from training_backend.encode.tokens import Tokenizer
-from training_backend.model.generate import generate
+from training_backend.model.generate import StopTexts, generate
 from training_backend.model.molmo2 import Molmo2
 from training_backend.model.weights import load_model
 from training_backend.pack.batch import Encoded
@@ -145,7 +145,9 @@ class _Asker:
     ) -> None:
         self.model, self.tokenizer, self.preprocessor, self.config, self.media = model, tokenizer, preprocessor, config, media
         self.patches = model.config.vision.patches_per_side**2
+        self.stop = StopTexts(config.stop, tokenizer.decode)
         self.answer_tokens: list[int] = []
+        self.cut_off = 0
         self.asked = self.failed = 0
 
     def ask(self, questions: list[tuple[Example, int]], tick: Callable[[], None]) -> list[Prediction]:
@@ -183,12 +185,12 @@ class _Asker:
 
     def _generate(self, prompts: list[Encoded]) -> list[str]:
         batch = collate([[prompt] for prompt in prompts], max(len(prompt.tokens) for prompt in prompts), self.patches)
-        answers = generate(self.model, batch, prompts, self.config, stop=[self.tokenizer.eos])
+        answers = generate(self.model, batch, prompts, self.config, [self.tokenizer.eos], self.stop)
         self.answer_tokens += [len(answer) for answer in answers]
-        return [self.tokenizer.decode(answer).strip() for answer in answers]
+        self.cut_off += sum(len(answer) >= self.config.max_new_tokens and not self.stop.ended(answer) for answer in answers)
+        return [self.stop.cut(self.tokenizer.decode(answer)).strip() for answer in answers]
 
     def facts(self) -> dict[str, Any]:
         """Mean length of answers, and how many were cut off by the limit of new tokens."""
-        cut = sum(length >= self.config.max_new_tokens for length in self.answer_tokens)
         mean = sum(self.answer_tokens) / len(self.answer_tokens) if self.answer_tokens else 0.0
-        return {"answer_tokens_mean": mean, "answers_cut_off": cut}
+        return {"answer_tokens_mean": mean, "answers_cut_off": self.cut_off}
