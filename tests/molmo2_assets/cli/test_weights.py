@@ -14,16 +14,26 @@ from PIL import Image
 
 from molmo2_assets.cli import main
 from molmo2_assets.cli.drawing import draw_images, draw_video
+from molmo2_assets.cli.weights import _example as asking
+from molmo2_assets.home import Home
 from molmo2_assets.sources.generated.video import write_h264
+from tests.support.examples import EVERY_RULE, asked
 from tests.support.homes import environment
 from tests.support.hub_server import HubServer, serve_hub
-from tests.support.published import MODEL, checkpoint_at, export_spec
+from tests.support.published import MODEL, RECIPE, checkpoint_at, export_spec
 from training_backend.convert import run_export
+from training_backend.data.example import TASKS
+from training_backend.data.media import MediaCache
 from training_backend.data.points import Grounded
-from training_backend.data.published import published_version
+from training_backend.data.published import published_version, write_recipe
 from training_backend.data.video import VideoReader
-from training_backend.encode.tokens import train_tokenizer
-from training_backend.model.weights import load_model
+from training_backend.encode.preprocessor import Preprocessor
+from training_backend.encode.tokens import Tokenizer, train_tokenizer
+from training_backend.model.molmo2 import Molmo2, TensorBatch
+from training_backend.model.weights import load_model, save_model
+from training_backend.pack.collate import collate
+from training_backend.pack.media_source import CachedMedia
+from training_backend.train.loss import weighted_cross_entropy
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +146,70 @@ def test_mistakes_are_one_line(place: Path, molmo2) -> None:
         assert (code, out, sentence in err) == (2, "", True), (arguments, err)
         assert err.count("\n") == 1, err
     assert not (place / "a").exists()
+
+
+POINTS = '<points coords="1 1 250 500">the dot</points>'
+TRACKS = '<tracks coords="0.5 1 250 500;1.0 1 500 500;1.5 1 750 500">the dot</tracks>'
+
+
+@pytest.fixture(scope="module")
+def taught(place: Path) -> Path:
+    """A checkpoint that has learned to answer two questions, about the picture and about the film, by pointing."""
+    folder, home = place / "taught", Home(place / "home", "small")
+    shutil.copytree(place / "checkpoint", folder)
+    shutil.copytree(place / "tokenizer", folder / "tokenizer")
+    write_recipe(folder, RECIPE)
+    model, tokenizer = load_model(folder), Tokenizer(folder / "tokenizer", MODEL.decoder.extra_tokens)
+    encoder = Preprocessor(RECIPE.encode, EVERY_RULE, tokenizer, RECIPE.max_tokens, RECIPE.max_visual)
+    taught = []
+    for question, images, videos, answer in (
+        ("Point to the dot.", [place / "picture.png"], [], POINTS), ("Track the dot.", [], [place / "film.mp4"], TRACKS)
+    ):  # fmt: skip
+        example = asking(home, question, images, videos)
+        branches = tuple(msgspec.structs.replace(each, turns=asked(question, answer).turns) for each in example.branches)
+        example = msgspec.structs.replace(example, branches=branches)
+        taught.append(encoder.encode(example, 0, CachedMedia(MediaCache(home.cache))))
+    batch = collate([[each] for each in taught], max(len(each.tokens) for each in taught), MODEL.vision.patches_per_side**2)
+    teach(model, TensorBatch.from_numpy(batch))
+    save_model(folder, model)
+    return folder
+
+
+def teach(model: Molmo2, batch: TensorBatch) -> None:
+    """Until every learned token is the most likely one by far."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(400):
+        total, _, weights = weighted_cross_entropy(
+            model(batch), model.head_weight, batch.loss_index, batch.loss_target, torch.ones_like(batch.loss_weight),
+            batch.loss_task, len(TASKS), 1024,
+        )  # fmt: skip
+        loss = total / weights.sum()
+        if loss < 0.05:
+            return
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    raise AssertionError(f"two answers were not learned: {float(loss)}")
+
+
+def test_an_answer_that_points_is_drawn(place: Path, taught: Path, molmo2, tmp_path: Path) -> None:
+    code, out, err = molmo2("ask", "taught", "--image", "picture.png", "Point to the dot.", "--out", str(tmp_path))
+    assert (code, out) == (0, f"{POINTS}\ndrawn: {tmp_path / 'picture-answer.png'}\n"), err
+    before, after = (np.asarray(Image.open(path)) for path in (place / "picture.png", tmp_path / "picture-answer.png"))
+    assert [30, 10] in np.argwhere((before != after).any(axis=-1)).tolist()
+    code, out, err = molmo2("ask", "taught", "--video", "film.mp4", "Track the dot.", "--out", str(tmp_path), "--json")
+    found = msgspec.json.decode(out)
+    assert (code, found["answer"], found["drawn"]) == (0, TRACKS, [str(tmp_path / "film-answer.mp4")]), err
+    assert [(point["t"], point["x"], point["y"]) for point in found["points"]] == [
+        (0.5, 0.25, 0.5),
+        (1.0, 0.5, 0.5),
+        (1.5, 0.75, 0.5),
+    ]
+    still, _ = VideoReader(place / "film.mp4").frames_at([0.0])
+    frames, _ = VideoReader(tmp_path / "film-answer.mp4").frames_at([0.5, 1.0, 1.5])
+    away = np.abs(frames.astype(int) - still.astype(int)).max(axis=-1)
+    places = [away[:, 28:33, x - 2 : x + 3].mean(axis=(1, 2)) for x in (10, 20, 30)]
+    assert np.argmax(places, axis=0).tolist() == [0, 1, 2], "one after the other"
 
 
 def test_points_are_drawn_where_and_when_they_are(place: Path, tmp_path: Path) -> None:
