@@ -236,8 +236,8 @@ def _run(home: Home, spec: RunSpec) -> Path:
             if event.name == "log":
                 print(event.data["message"], file=sys.stderr, flush=True)
             elif event.name == "failed":
-                # The name of the exception is for the log.
-                raise UserError(str(event.data["message"]).partition(": ")[2] or str(event.data["message"]))
+                # The name of the exception is for the log; a sentence about a full disk comes without one.
+                raise UserError(re.sub(r"^\w+: ", "", str(event.data["message"])))
     except KeyboardInterrupt:
         launcher.stop(handle, spec.execution.grace_seconds)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from molmo2_assets.cli.drawing import draw_images, draw_video
 from molmo2_assets.cli.weights import _example as asking
 from molmo2_assets.home import Home
 from molmo2_assets.sources.generated.video import write_h264
+from tests.support.disks import fill, small_disk
 from tests.support.examples import EVERY_RULE, asked
 from tests.support.homes import environment
 from tests.support.hub_server import HubServer, serve_hub
@@ -146,6 +148,18 @@ def test_mistakes_are_one_line(place: Path, molmo2) -> None:
         assert (code, out, sentence in err) == (2, "", True), (arguments, err)
         assert err.count("\n") == 1, err
     assert not (place / "a").exists()
+
+
+def test_a_full_disk_is_told_with_its_place(molmo2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1000) as disk:
+        monkeypatch.setenv("MOLMO2_HOME", str(disk))
+        filler = fill(disk)
+        os.truncate(filler, filler.stat().st_size - (120 << 10))  # the run's own files fit, the weights do not
+        code, _, err = molmo2("import", "hf", "--out", str(tmp_path / "a"))
+    assert code == 2
+    line = err.splitlines()[-1]
+    assert line.startswith(f"molmo2: cannot write {disk}/small/runs/import-"), err
+    assert "the disk is full" in line
 
 
 POINTS = '<points coords="1 1 250 500">the dot</points>'
