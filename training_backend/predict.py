@@ -29,7 +29,7 @@ from training_backend.encode.preprocessor import MediaSource, OversizedError, Pr
 from training_backend.encode.tokens import Tokenizer
 from training_backend.model.generate import StopTexts, generate
 from training_backend.model.molmo2 import Molmo2
-from training_backend.model.weights import load_model
+from training_backend.model.weights import CONFIG_FILE, load_model
 from training_backend.pack.batch import Encoded
 from training_backend.pack.collate import collate
 from training_backend.pack.media_source import CachedMedia
@@ -66,13 +66,7 @@ def run_predict(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dict[st
         raise ValueError(
             f"{store.folder} is version {store.version}, the run was specified for {identity.dataset}; start it again."
         )
-    model = load_model(Path(spec.inputs["checkpoint"])).eval().to(_device(spec))
-    tokenizer = Tokenizer(Path(spec.inputs["tokenizer"]), model.config.decoder.extra_tokens)
-    if tokenizer.vocab_size != model.config.decoder.vocab_size:
-        raise ValueError(
-            f"{spec.inputs['tokenizer']}: another vocabulary: {tokenizer.vocab_size} rows, the base table of "
-            f"{spec.inputs['checkpoint']} has {model.config.decoder.vocab_size}."
-        )
+    model, tokenizer = _opened(spec, identity.encode)
     preprocessor = Preprocessor(identity.encode, LossConfig(rules={}), tokenizer, identity.max_tokens, identity.max_visual)
     asker = _Asker(model, tokenizer, preprocessor, identity.generate, CachedMedia(MediaCache(Path(spec.inputs["cache"]))))
     rows = len(store) if identity.limit is None else min(identity.limit, len(store))
@@ -93,6 +87,23 @@ def run_predict(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dict[st
     write_predictions(out, header, predictions)
     counts = {"rows": rows, "questions": len(predictions), "failures": failures}
     return {"counts": counts, "facts": {"failures": dict(sorted(reasons.items())), **asker.facts()}}
+
+
+def _opened(spec: RunSpec, encode: EncodeConfig) -> tuple[Molmo2, Tokenizer]:
+    """Weights and tokenizer of a run. Raises ValueError where they and the recipe do not belong together, naming file and key."""
+    model = load_model(Path(spec.inputs["checkpoint"])).eval().to(_device(spec))
+    config, path = model.config, Path(spec.inputs["checkpoint"]) / CONFIG_FILE
+    for field in ("image_size", "patch_size"):
+        has, shown = getattr(config.vision, field), getattr(encode, field)
+        if has != shown:
+            raise ValueError(f"{path}: vision.{field} is {has}, the recipe's encode.{field} is {shown}.")
+    tokenizer = Tokenizer(Path(spec.inputs["tokenizer"]), config.decoder.extra_tokens)
+    if tokenizer.vocab_size != config.decoder.vocab_size:
+        raise ValueError(
+            f"{spec.inputs['tokenizer']}: another vocabulary: {tokenizer.vocab_size} rows, {path} says decoder.vocab_size "
+            f"{config.decoder.vocab_size}."
+        )
+    return model, tokenizer
 
 
 def _device(spec: RunSpec) -> str:

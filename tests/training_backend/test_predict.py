@@ -169,6 +169,9 @@ def test_refusals(home, tmp_path):
         run_predict(spec(home, "none"), tmp_path, lambda line: None)
     with pytest.raises(ValueError, match=r"is version 6-.*specified for other"):
         run_predict(spec(home, dataset="other"), tmp_path, lambda line: None)
+    other = msgspec.structs.replace(ENCODE, image_size=2 * SIDE)
+    with pytest.raises(ValueError, match=r"checkpoint/model\.json: vision\.image_size is 28, .* encode\.image_size is 56"):
+        run_predict(spec(home, encode=other), tmp_path, lambda line: None)
     with pytest.raises(msgspec.ValidationError, match=r"generate\.stop"):
         run_predict(spec(home, generate={**plain(GENERATE), "stop": [""]}), tmp_path, lambda line: None)
     with pytest.raises(msgspec.ValidationError, match="max_tokens"):
