@@ -82,7 +82,7 @@ def test_there_asked_and_back(place: Path, molmo2) -> None:
 
 @pytest.fixture
 def hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A local Hub with `org/model`: the published model, then a later commit of another one."""
+    """A local Hub with `org/model`: the published model, then a later commit that cannot be imported."""
     files = {path.name: path.read_bytes() for path in (place / "hf").iterdir()}
     config = msgspec.json.encode({**msgspec.json.decode(files["config.json"]), "model_type": "another"})
     with serve_hub() as server:
@@ -94,16 +94,12 @@ def hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 def test_from_the_hub_at_its_commit(place: Path, molmo2, hub: HubServer) -> None:
-    first, head = hub.repositories["org/model"].commits
+    first, _ = hub.repositories["org/model"].commits
     assert molmo2("import", f"org/model@{first}", "--out", "from-hub")[0] == 0
     before, after = load_model(place / "checkpoint").state_dict(), load_model(place / "from-hub", MODEL).state_dict()
     assert {name for name, tensor in before.items() if torch.equal(tensor, after[name])} == set(after)
     assert (place / "from-hub" / "recipe.json").read_bytes() == (place / "hf" / "recipe.json").read_bytes()
     assert not [path for _, path, _ in hub.requests if path.endswith((".bin", ".py"))], "neither code nor pickle"
-    said = molmo2("ask", "from-hub", "--image", "picture.png", "What is it?", "--tokens", "2")
-    assert said[0] == 0, said
-    code, _, err = molmo2("import", f"org/model@{head}", "--out", "from-head")
-    assert (code, "config.json: model_type is 'another', not 'molmo2': another architecture." in err) == (2, True), err
 
 
 def test_mistakes_about_the_hub_are_one_line(place: Path, molmo2, hub: HubServer) -> None:
