@@ -112,6 +112,8 @@ def ask(options: Any) -> None:
     found = find_checkpoint(home, options.checkpoint)
     images, videos = [Path(path) for path in options.image], [Path(path) for path in options.video]
     question = _question(options.question, len(images), len(videos))
+    if options.tokens < 1:
+        raise UserError(f"--tokens {options.tokens}: an answer has at least one")
     folder = Path(options.out)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; --out names the one that pictures of the answer go to")

@@ -95,8 +95,10 @@ def read_header(path: Path) -> dict[str, _Entry]:
         if start != at:
             raise WeightsError(f"{path}: {name} starts at byte {start}, the one before it ends at {at}: an overlap or a gap.")
         at = stop
-    if at != size - 8 - length:
-        raise WeightsError(f"{path}: its tensors take {at:,} bytes, the file has {size - 8 - length:,}; it is truncated or padded.")
+    if at != (held := size - 8 - length):
+        cut = next((name for _, stop, name in sorted(spans) if stop > held), None)
+        where = f"it is cut off in {cut}" if cut is not None else "something follows the last one"
+        raise WeightsError(f"{path}: its tensors take {at:,} bytes, the file has {held:,}: {where}.")
     return entries
 
 

@@ -138,6 +138,7 @@ def test_mistakes_are_one_line(place: Path, molmo2) -> None:
         (("ask", "other", "--image", "picture.png", "What is <|image|>?"), "stands in the middle of the question"),
         (("ask", "other", "--image", "a.png", "--video", "film.mp4", "What?"), "about images, or about one video"),
         (("ask", "other", "  "), "the question is empty"),
+        (("ask", "other", "What?", "--tokens", "0"), "--tokens 0: an answer has at least one"),
         (("ask", "other", "What?", "--out", "nowhere"), "nowhere is not a folder"),
     ):
         code, out, err = molmo2(*arguments)

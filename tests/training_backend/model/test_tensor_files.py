@@ -79,8 +79,11 @@ HOSTILE = {
     "sizes that lie": (_raw({"a": _entry(0, 8, shape=[1 << 40])}, bytes(8)), r"a of shape \[1099511627776\] needs"),
     "overlap": (_raw({"a": _entry(0, 8), "b": _entry(4, 12)}, bytes(12)), "b starts at byte 4"),
     "gap": (_raw({"a": _entry(0, 8), "b": _entry(12, 16)}, bytes(16)), "b starts at byte 12"),
-    "truncated": (_raw({"a": _entry(0, 8)}, bytes(7)), "its tensors take 8 bytes, the file has 7"),
-    "padded": (_raw({"a": _entry(0, 8)}, bytes(9)), "its tensors take 8 bytes, the file has 9"),
+    "truncated": (
+        _raw({"b": _entry(8, 16), "a": _entry(0, 8), "c": _entry(16, 20)}, bytes(15)),
+        "its tensors take 20 bytes, the file has 15: it is cut off in b",
+    ),
+    "padded": (_raw({"a": _entry(0, 8)}, bytes(9)), "its tensors take 8 bytes, the file has 9: something follows"),
 }
 
 
