@@ -103,7 +103,7 @@ def preview(options: Any) -> None:
 
 def ask(options: Any) -> None:
     """One question about pictures or a film; the answer is printed, and drawn where it points."""
-    from molmo2_assets.cli.drawing import draw_images, draw_video
+    from molmo2_assets.cli.drawing import LONGEST, draw_images, draw_video
     from molmo2_assets.lineage.checkpoints import find_checkpoint
     from training_backend.data.points import Kind, parse
     from training_backend.data.predictions import read_predictions
@@ -124,6 +124,8 @@ def ask(options: Any) -> None:
     kind: Kind = "video" if videos else "multi_image" if len(images) > 1 else "image"
     points = parse(answer.answer, found.recipe.encode.point_syntax, kind=kind)
     drawn = draw_video(videos[0], points, folder) if videos else draw_images(images, points, folder)
+    if videos and drawn and (seconds := example.media[0].duration or 0.0) > LONGEST:
+        print(f"only the first {LONGEST:g} of the film's {seconds:.1f} seconds are drawn", file=sys.stderr)
     if options.json:
         print_json({"question": answer.prompt, "answer": answer.answer, "points": [_row(point) for point in points],
                     "drawn": [str(path) for path in drawn]})  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from molmo2_assets.cli import main
+from molmo2_assets.cli import drawing, main
 from molmo2_assets.cli.drawing import draw_images, draw_video
 from molmo2_assets.cli.weights import _example as asking
 from molmo2_assets.home import Home
@@ -203,7 +203,7 @@ def teach(model: Molmo2, batch: TensorBatch) -> None:
     raise AssertionError(f"two answers were not learned: {float(loss)}")
 
 
-def test_an_answer_that_points_is_drawn(place: Path, taught: Path, molmo2, tmp_path: Path) -> None:
+def test_an_answer_that_points_is_drawn(place: Path, taught: Path, molmo2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = molmo2("ask", "taught", "--image", "picture.png", "Point to the dot.", "--out", str(tmp_path))
     assert (code, out) == (0, f"{POINTS}\ndrawn: {tmp_path / 'picture-answer.png'}\n"), err
     before, after = (np.asarray(Image.open(path)) for path in (place / "picture.png", tmp_path / "picture-answer.png"))
@@ -221,6 +221,10 @@ def test_an_answer_that_points_is_drawn(place: Path, taught: Path, molmo2, tmp_p
     away = np.abs(frames.astype(int) - still.astype(int)).max(axis=-1)
     places = [away[:, 28:33, x - 2 : x + 3].mean(axis=(1, 2)) for x in (10, 20, 30)]
     assert np.argmax(places, axis=0).tolist() == [0, 1, 2], "one after the other"
+    assert "only the first" not in err
+    monkeypatch.setattr(drawing, "LONGEST", 1.25)
+    code, out, err = molmo2("ask", "taught", "--video", "film.mp4", "Track the dot.", "--out", str(tmp_path))
+    assert (code, "only the first 1.25 of the film's 2.0 seconds are drawn" in err) == (0, True), err
 
 
 def test_points_are_drawn_where_and_when_they_are(place: Path, tmp_path: Path) -> None:
