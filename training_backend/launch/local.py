@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,6 +94,7 @@ class LocalLauncher:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *_python_path()]),
             "PYTHONSAFEPATH": "1",  # the folder that somebody happened to stand in is no place to import from
             "PYTHONUNBUFFERED": "1",
+            "GLOO_SOCKET_IFNAME": _loopback(),
         }
         with (run_dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(
@@ -216,8 +218,15 @@ def command(spec: RunSpec, run_dir: Path, worker: str = LocalLauncher.worker) ->
     rank = ["-m", worker, "--spec", str(run_dir / "spec.json"), "--run-dir", str(run_dir)]
     if not needs_torchrun(spec):
         return [sys.executable, *rank]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(spec.execution.processes)]
+    ranks = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(spec.execution.processes)]
+    torchrun = ["-m", "torch.distributed.run", *ranks]
     return [sys.executable, *torchrun, *rank]
+
+
+def _loopback() -> str:
+    """The interface that ranks of one host talk through. Gloo would take that of the host's name, which may lead to the network, or
+    nowhere."""
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
 def _python_path() -> list[str]:

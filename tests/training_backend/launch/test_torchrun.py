@@ -23,7 +23,7 @@ def test_only_ranks_cost_a_torchrun() -> None:
     assert not needs_torchrun(patient("quick", "plan", processes=2))
     line = command(patient("quick", "train", processes=2), Path("/runs/one"))
     assert line[1:] == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2",
         "-m", "training_backend.worker", "--spec", "/runs/one/spec.json", "--run-dir", "/runs/one",
     ]  # fmt: skip
 

@@ -70,6 +70,13 @@ def hashes(run_dir: Path) -> list[str]:
     return [file_sha256(path) for path in sorted((run_dir / "output").glob("*.safetensors"))]
 
 
+def listening(pid: int) -> list[str]:
+    """Local addresses that a process listens on."""
+    mine = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.exists() or path.is_symlink()}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]
+
+
 def assert_the_same_run(one: Path, two: Path) -> None:
     """Up to the order in which the same numbers were added."""
     mine, theirs = summary(one), summary(two)
@@ -105,6 +112,7 @@ def test_stopped_killed_and_resumed_it_is_the_same_run(home: Path, spec: RunSpec
     launcher.submit(two, run_dir)
     wait_until(lambda: steps(run_dir, two, "resume"), "the resumption", 60)
     agent, *ranks = identities(run_dir)
+    assert {address for rank in ranks for address in listening(rank.pid)} == {"0100007F"}  # 127.0.0.1, as /proc writes it
     os.kill(ranks[-1].pid, signal.SIGKILL)  # one rank: the others must not wait for it for ever
     wait_until(lambda: not any(map(is_alive, (agent, *ranks))), "the end of all", 60)
     assert steps(run_dir, two, "resume")[0]["step"] == saved
