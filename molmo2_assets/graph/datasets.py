@@ -108,6 +108,8 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
             return page
         page["revision"] = str(manifest.facts["revision"])
         page["bytes"] = manifest.counts["bytes"]
+        if manifest.facts.get("refused_members"):
+            page["refused_members"] = pictures.count_table("reason", manifest.facts["refused_members"])
         if spec.url:
             page["published"] = dg.MetadataValue.url(spec.url)
         return page

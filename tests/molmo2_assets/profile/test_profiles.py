@@ -111,7 +111,7 @@ def test_every_entry_says_what_a_person_needs_to_know():
         if spec.layout == "confirmed" and spec.source.kind not in ("generated", "package"):
             assert spec.evidence, f"{name}: where was its layout seen?"
         if spec.media.kind == "folder" and spec.source.kind not in ("generated", "package"):
-            assert spec.media.path, f"{name}: in which folder are its media expected?"
+            assert spec.media.path or spec.source.unpack, f"{name}: in which folder are its media expected?"
             assert spec.media.layout, f"{name}: where in it?"
             said = (spec.media.origin or "") + (spec.media.instructions or "") + (spec.source.instructions or "")
             assert said, f"{name}: what must a person do for its media?"
