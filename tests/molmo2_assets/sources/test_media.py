@@ -121,6 +121,20 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + data
 
 
+def gigapixels() -> bytes:
+    """A PNG of under a hundred bytes whose header says a thousand million pixels."""
+    return (
+        bomb()[:16]
+        + (header := struct.pack(">IIBBBBB", 40_000, 25_000, 8, 2, 0, 0, 0))
+        + (
+            struct.pack(">I", zlib.crc32(b"IHDR" + header))
+            + struct.pack(">I", 0)
+            + b"IEND"
+            + struct.pack(">I", zlib.crc32(b"IEND"))
+        )
+    )
+
+
 def broken_header() -> bytes:
     """A PNG whose first chunk does not fit its checksum."""
     data = bytearray(picture_bytes(1))
@@ -141,8 +155,9 @@ def broken_header() -> bytes:
         (lambda: b"\x89PNG\r\n\x1a\n" + b"\xff" * 500, "not_an_image"),
         (broken_header, "not_an_image"),
         (bomb, "too_large"),
+        (gigapixels, "too_large"),
     ],
-    ids=["empty", "cut PNG", "cut JPEG", "HTML", "JSON", "no GIF", "SVG", "no PNG", "checksum of a chunk", "bomb"],
+    ids=["empty", "cut PNG", "cut JPEG", "HTML", "JSON", "no GIF", "SVG", "no PNG", "checksum of a chunk", "bomb", "gigapixels"],
 )
 def test_a_broken_picture_sets_its_rows_aside_and_no_other(home: Path, content: Callable[[], bytes], reason: str) -> None:
     (home / "raw" / "media" / "bad.png").write_bytes(content())
@@ -162,8 +177,9 @@ def test_a_broken_picture_sets_its_rows_aside_and_no_other(home: Path, content: 
         (lambda film: film[:40], "truncated"),
         (lambda film: b"<!DOCTYPE html><html>404</html>", "not_a_video"),
         (lambda film: b'{"error": "moved"}', "not_a_video"),
+        (lambda film: b"ffconcat version 1.0\nfile other\n", "not_a_video"),
     ],
-    ids=["empty", "half", "header only", "HTML", "JSON"],
+    ids=["empty", "half", "header only", "HTML", "JSON", "playlist"],
 )
 def test_a_broken_film_sets_its_rows_aside_and_no_other(home: Path, content: Callable[[bytes], bytes], reason: str) -> None:
     media = home / "raw" / "media"
