@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from molmo2_assets.ingest.media_table import MediaRecord
 from molmo2_assets.profile import MediaSpec
 from molmo2_assets.sources import links, web
-from tests.support.small_sets import Validated, picture_bytes, run, spec_of, write_film
+from molmo2_assets.sources.media import collect_media
+from tests.support.small_sets import Validated, picture_bytes, quiet, run, spec_of, write_film
 from tests.support.web_server import WebServer, serve_web
 from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache
 
@@ -77,6 +79,24 @@ def test_the_version_is_about_content_and_state(home: Path) -> None:
     (home / "raw" / "media" / "good.png").unlink()
     (home / "raw" / "media" / "good.png").write_bytes(picture_bytes(3))
     assert pictures(home, "good.png", "late.png").media.data_version != first
+
+
+def test_bytes_that_were_looked_at_before_are_not_decoded_again(home: Path) -> None:
+    first = pictures(home, "good.png", "late.png")
+    (home / "raw" / "media" / "late.png").write_bytes(picture_bytes(2))
+    digest = first.records["good.png"].sha256
+    assert digest is not None
+    cached = MediaCache(home / "cache").path(digest)
+    cached.unlink()  # a link to the raw file
+    cached.write_bytes(b"whoever decodes this finds nothing")
+    spec = spec_of("captioned_images", "image_caption")
+    for earlier, states in ((first.records.values(), {"ok": 2}), ((), {"ok": 1, "broken": 1})):
+        report = collect_media(spec, first.raw, MediaCache(home / "cache"), home / "media", quiet, earlier=earlier)
+        assert {state: count for state, count in report.counts.items() if count and state != "media"} == states
+    found = collect_media(spec, first.raw, MediaCache(home / "cache"), home / "media", quiet, earlier=[
+        msgspec.structs.replace(first.records["good.png"], uri="another name", kind="video")
+    ])  # fmt: skip
+    assert found.counts["broken"] == 1, "a picture is no film"
 
 
 def test_a_set_without_media_has_an_empty_table(tmp_path: Path) -> None:
