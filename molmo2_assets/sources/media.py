@@ -12,9 +12,9 @@ import os
 import shutil
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = 32
 """Requests at a time over all hosts."""
+_LOOKS = 4
+"""Files that are hashed and decoded at a time: decoders leave the interpreter alone; each may hold a picture of the largest size."""
 
 
 @dataclass
@@ -79,33 +81,16 @@ def collect_media(
 
     Media at `urls` are downloaded, several at a time and a few a host; what was had before is not asked for again. `earlier` are
     records that this code made with these limits: bytes that they tell of are not decoded again.
-    """  # fmt: skip
-    adapter, context = adapter_of(spec)
+    """
     shelf = _Shelf(cache, limits, {record.sha256: record for record in earlier if record.sha256 is not None})
-    records: dict[str, MediaRecord] = {}
-    wanted: dict[str, Reference] = {}
-    with Progress(f"{spec.name}, collecting", None, "media", log) as progress:
-        for path in annotation_files(raw, spec.source.patterns):
-            for row in rows_of(spec, path, raw):  # the validator names columns that are missing
-                if isinstance(row, BadRow):
-                    continue
-                try:
-                    references = adapter.media(row, context)
-                except Exception:
-                    continue  # the validator meets it again and names it
-                for reference in references:
-                    if spec.media.kind == "urls":
-                        known = wanted.setdefault(reference.uri, reference)
-                        if known.sha256 is None and reference.sha256 is not None:
-                            wanted[reference.uri] = reference
-                    elif reference.uri not in records:
-                        records[reference.uri] = _one(spec, row, reference, raw, shelf)
-                        progress.add()
     facts: dict[str, Any] = {}
-    if wanted:
+    if spec.media.kind == "urls":
+        wanted = _addresses(spec, raw)
         ledger = Ledger(cache.root / "links" / f"{spec.name}.jsonl")
         records = _download_all(spec, wanted, shelf, ledger, log)
         facts["dead_links"] = ledger.dead(sorted(wanted))
+    else:
+        records = _look_all(spec, raw, shelf, log)
     write_media(dest, list(records.values()))
     ordered = sorted(records.values(), key=lambda record: record.uri)
     identity = [
@@ -116,6 +101,46 @@ def collect_media(
     counts = {"media": len(ordered), **{state: states[state] for state in ("ok", "missing", "broken")}}
     facts = {"reasons": dict(sorted(reasons.items())), "bytes": sum(record.bytes or 0 for record in ordered), **facts}
     return MediaReport(f"{len(ordered)}-{short(fingerprint(identity))}", counts, facts)
+
+
+def _named(spec: DatasetSpec, raw: Path) -> Iterator[tuple[RawRow, Reference]]:
+    """Every medium that a row names, as often as rows do."""
+    adapter, context = adapter_of(spec)
+    for path in annotation_files(raw, spec.source.patterns):
+        for row in rows_of(spec, path, raw):  # the validator names columns that are missing
+            if isinstance(row, BadRow):
+                continue
+            try:
+                references = adapter.media(row, context)
+            except Exception:
+                continue  # the validator meets it again and names it
+            yield from ((row, reference) for reference in references)
+
+
+def _look_all(spec: DatasetSpec, raw: Path, shelf: _Shelf, log: Callable[[str], None]) -> dict[str, MediaRecord]:
+    """Records of media in rows or in files, by uri; several are looked at together, and few wait with their bytes."""
+    records: dict[str, MediaRecord] = {}
+    asked: set[str] = set()
+    waiting: deque[Future[MediaRecord]] = deque()
+
+    def take(most: int) -> None:
+        while len(waiting) > most:
+            record = waiting.popleft().result()
+            records[record.uri] = record
+            progress.add()
+
+    with Progress(f"{spec.name}, collecting", None, "media", log) as progress, ThreadPoolExecutor(_LOOKS) as pool:
+        try:
+            for row, reference in _named(spec, raw):
+                if reference.uri not in asked:
+                    asked.add(reference.uri)
+                    waiting.append(pool.submit(_one, spec, row, reference, raw, shelf))
+                    take(4 * _LOOKS)
+            take(0)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return records
 
 
 def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, shelf: _Shelf) -> MediaRecord:
@@ -149,6 +174,16 @@ def _record(reference: Reference, shelf: _Shelf, store: Callable[[], str]) -> Me
 
 
 # -- addresses --------------------------------------------------------------------------------------------------------------
+
+
+def _addresses(spec: DatasetSpec, raw: Path) -> dict[str, Reference]:
+    """What rows name, by uri; the first that publishes a hash counts."""
+    wanted: dict[str, Reference] = {}
+    for _, reference in _named(spec, raw):
+        known = wanted.setdefault(reference.uri, reference)
+        if known.sha256 is None and reference.sha256 is not None:
+            wanted[reference.uri] = reference
+    return wanted
 
 
 def _download_all(

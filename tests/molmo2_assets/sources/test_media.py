@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from molmo2_assets.ingest.media_table import MediaRecord
 from molmo2_assets.profile import MediaSpec
-from molmo2_assets.sources import links, web
+from molmo2_assets.sources import links, media, web
 from molmo2_assets.sources.media import collect_media
 from tests.support.small_sets import Validated, picture_bytes, quiet, run, spec_of, write_film
 from tests.support.web_server import WebServer, serve_web
@@ -97,6 +98,19 @@ def test_bytes_that_were_looked_at_before_are_not_decoded_again(home: Path) -> N
         msgspec.structs.replace(first.records["good.png"], uri="another name", kind="video")
     ])  # fmt: skip
     assert found.counts["broken"] == 1, "a picture is no film"
+
+
+def test_several_files_are_looked_at_together(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two looks that wait for each other: one after the other would wait for ever."""
+    (home / "raw" / "media" / "late.png").write_bytes(picture_bytes(2))
+    meeting, probe = threading.Barrier(2, timeout=20), media.probe
+
+    def look(*arguments: Any) -> Any:
+        meeting.wait()
+        return probe(*arguments)
+
+    monkeypatch.setattr(media, "probe", look)
+    assert pictures(home, "good.png", "late.png").media.counts["ok"] == 2
 
 
 def test_a_set_without_media_has_an_empty_table(tmp_path: Path) -> None:
