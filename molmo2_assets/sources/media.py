@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _DOWNLOADS = 32
 """Requests at a time over all hosts."""
 _LOOKS = 4
-"""Files that are hashed and decoded at a time: decoders leave the interpreter alone; each may hold a picture of the largest size."""
+"""Files that are hashed and decoded at a time. Each may hold a picture of the largest size."""
 
 
 @dataclass
