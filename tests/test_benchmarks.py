@@ -113,10 +113,10 @@ def test_definitions_measures_a_fresh_interpreter_and_refuses_heavy_imports(monk
         definitions.run(found)
 
 
-def test_definitions_observes_and_runs_again_what_is_on_the_hub():
+def test_definitions_observes_and_runs_again_real_sets():
     found = arguments(definitions, "--profile", "demo", "--repeats", "1", "--graph", "release", "--datasets", "3")
     facts = definitions.run(found).facts
-    assert (facts["sets on the hub"], facts["steps"]) == (3, 9)
+    assert (facts["sets on the hub"], facts["sets"], facts["sets ready"], facts["steps"]) == (3, 3, 3, 9)
     assert facts["observe seconds"] > 0
     assert facts["no-op seconds"] > 0
 

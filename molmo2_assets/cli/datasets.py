@@ -143,7 +143,7 @@ def _print(body: dict[str, Any], spec: DatasetSpec) -> None:
         ("style", spec.style), ("source", source.kind), ("repository", source.repo),
         ("revision", source.revision or ("not pinned: recorded when it is fetched" if source.repo else None)),
         ("config, split", " ".join(part for part in (source.config, source.split) if part)),
-        ("files", ", ".join(source.files)),
+        ("files", ", ".join(source.files)), ("unpacked", ", ".join(source.unpack)),
         ("folder", source.path), ("generator", source.generator),
         ("tables", [_said(table) for table in body["source"]["tables"]] or None),
         ("columns", ", ".join(spec.columns)), ("layout", f"{spec.layout}{f', from {spec.evidence}' if spec.evidence else ''}"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from molmo2_assets.evaluation import counting
+from molmo2_assets.evaluation import counting, qa
 from molmo2_assets.evaluation.baselines import Candidate, Score, best_choice, common
 from molmo2_assets.evaluation.records import Record, Values
 from training_backend.data.example import Choices, Count, Points, Text, TimedPoints
@@ -94,6 +94,28 @@ def blind_options(score: Score, records: Sequence[Record]) -> Values:
     candidates.append(lambda record: max(range(len(options(record))), key=lambda number: len(options(record)[number])))
     candidates.append(lambda record: min(range(len(options(record))), key=lambda number: len(options(record)[number])))
     return best_choice(score, records, candidates)
+
+
+def said_or_chosen(record: Record) -> int | str | None:
+    """The option that the answer means where the question has options, else its text."""
+    if record.part(Choices) is None:
+        return answer_text(record)
+    return qa.chosen_option(record.answer, options(record))
+
+
+def mixed_value(record: Record, prediction: int | str | None) -> Values:
+    """Options by number, texts by exact match: for sets that ask in both ways."""
+    choices = record.part(Choices)
+    if choices is not None:
+        return {"mixed_accuracy": float(prediction == choices.answer)}
+    return {"mixed_accuracy": qa.exact_match(str(prediction or ""), record.references)}
+
+
+def blind_mixed(score: Score, records: Sequence[Record]) -> Values:
+    """One option's number, or one text, for every question."""
+    most = max((len(options(record)) for record in records if record.part(Choices) is not None), default=0)
+    texts = common([text for record in records if record.part(Choices) is None for text in record.references])
+    return best_choice(score, records, [*(_constant(number) for number in range(most)), *(_constant(text) for text in texts)])
 
 
 def options(record: Record) -> tuple[str, ...]:

@@ -66,8 +66,10 @@ def _has(kind: type[Any]) -> Callable[[Record], bool]:
     return lambda record: record.part(kind) is not None
 
 
-def _text(name: str, compare: Callable[[str, list[str]], float]) -> Metric:
-    return Metric(1, name, answers.has_answer, answers.answer_text, answers.answer_value(name, compare), answers.blind_answers)
+def _text(name: str, compare: Callable[[str, list[str]], float], code_version: int = 1) -> Metric:
+    return Metric(
+        code_version, name, answers.has_answer, answers.answer_text, answers.answer_value(name, compare), answers.blind_answers
+    )
 
 
 METRICS: dict[str, Metric] = {
@@ -121,7 +123,10 @@ METRICS: dict[str, Metric] = {
     ),
     "exact_match": _text("exact_match", qa.exact_match),
     "anls": _text("anls", qa.anls),
-    "relaxed_accuracy": _text("relaxed_accuracy", lambda answer, references: qa.relaxed_accuracy(answer, references[0])),
+    # The best of several references: where a set gives more than one, all count.
+    "relaxed_accuracy": _text(
+        "relaxed_accuracy", lambda answer, references: max(qa.relaxed_accuracy(answer, reference) for reference in references), 2
+    ),
     "vqa_score": _text("vqa_score", qa.vqa_score),
     # Letter, whole text or contained text; what cannot be read is wrong.
     "multiple_choice": Metric(
@@ -131,6 +136,10 @@ METRICS: dict[str, Metric] = {
         lambda record: qa.chosen_option(record.answer, answers.options(record)),
         answers.option_value("multiple_choice"),
         answers.blind_options,
+    ),
+    # Sets that ask with options and without (RealWorldQA, MathVista): each question by its own rule.
+    "mixed_accuracy": Metric(
+        1, "mixed_accuracy", answers.has_answer, answers.said_or_chosen, answers.mixed_value, answers.blind_mixed
     ),
     # The release's rule that never abstains.
     "multiple_choice_nearest": Metric(

@@ -108,6 +108,8 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
             return page
         page["revision"] = str(manifest.facts["revision"])
         page["bytes"] = manifest.counts["bytes"]
+        if manifest.facts.get("refused_members"):
+            page["refused_members"] = pictures.count_table("reason", manifest.facts["refused_members"])
         if spec.url:
             page["published"] = dg.MetadataValue.url(spec.url)
         return page
@@ -135,6 +137,7 @@ def _absent(step: Step, parent: str) -> Built | None:
 
 def _media(home: Home, spec: DatasetSpec) -> Layer:
     def build(step: Step) -> Built:
+        from molmo2_assets.ingest.media_table import read_media
         from molmo2_assets.sources.media import collect_media
         from training_backend.data.media import MediaCache
 
@@ -144,7 +147,10 @@ def _media(home: Home, spec: DatasetSpec) -> Layer:
             return absent
         if spec.adapter is None:
             return Built("unavailable", {"rows_in": 0, "rows_ok": 0}, {"reason": NO_ADAPTER}, "unavailable")
-        report = collect_media(spec, step.parents[raw].folder, MediaCache(home.cache), step.folder, step.log)
+        before = home.store(step.key).current(step.key)
+        same = before is not None and before[1].state == "ready" and before[1].code_version == media_version(spec.adapter)
+        earlier = read_media(before[0]).values() if before is not None and same else ()
+        report = collect_media(spec, step.parents[raw].folder, MediaCache(home.cache), step.folder, step.log, earlier=earlier)
         return Built(report.data_version, report.counts, report.facts)
 
     def show(folder: Path, manifest: Manifest) -> Metadata:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from molmo2_assets.ingest.reasons import RowFault
+from molmo2_assets.ingest.rows import MAX_LINE, read_document
 
 if TYPE_CHECKING:
     from molmo2_assets.profile.structs import JoinSpec
@@ -53,11 +54,11 @@ class Joined:
                 with path.open(newline="", encoding="utf-8") as stream:
                     found: Any = list(csv.DictReader(stream))
             elif path.suffix == ".jsonl":
-                found = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+                found = [json.loads(line) for line in read_document(path, join.file).splitlines() if line.strip()]
             elif path.suffix == ".json":
-                found = json.loads(path.read_bytes())
+                found = json.loads(read_document(path, join.file))
             else:
-                found = path.read_text(encoding="utf-8").splitlines()
+                found = read_document(path, join.file).decode().splitlines()
         except FileNotFoundError:
             raise ValueError(f"{join.file} is not among the raw files; rows take a column from it (source.tables.joins).") from None
         except (ValueError, csv.Error, RecursionError) as error:
@@ -88,7 +89,7 @@ class Joined:
         if path is None:
             return None
         try:
-            return _mask(path) if path.suffix == ".png" else json.loads(path.read_bytes())
+            return _mask(path) if path.suffix == ".png" else json.loads(read_document(path, relative[:80], MAX_LINE))
         except (ValueError, RecursionError, OSError) as error:
             raise RowFault("wrong_type", join.file, f"{relative[:80]}: {error}") from None
 
@@ -100,7 +101,11 @@ def _mask(path: Path) -> dict[str, Any]:
 
     from molmo2_assets.ingest.rle import encode_rle
 
-    with Image.open(path) as picture:
+    try:
+        picture = Image.open(path, formats=["PNG"])
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
+    with picture:
         if picture.width * picture.height > MAX_MASK_PIXELS:
             raise ValueError(f"a mask of {picture.width}×{picture.height} pixels")
         pixels = np.asarray(picture)

@@ -29,6 +29,8 @@ NAMED_SUFFIXES = (".tsv", ".txt")
 NOT_ANNOTATIONS = ("media", "masks", "videos", "images", "audio")
 MAX_LINE = 64 << 20
 """Bytes of one line of JSON or CSV; a longer one is set aside unread."""
+MAX_DOCUMENT = 4 << 30
+"""Bytes of a file that is one JSON document: it is held whole."""
 _BATCH = 512
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -94,6 +96,15 @@ def _require(name: str, wanted: tuple[str, ...], present: list[str]) -> None:
         raise ValueError(
             f"{name} lacks the columns {missing}; it has {present}. The published layout has changed: see the adapter."
         )
+
+
+def read_document(path: Path, name: str, most: int | None = None) -> bytes:
+    """A file that has to be held whole. Raises ValueError naming it where it has more than `most` bytes (default MAX_DOCUMENT)."""
+    most = MAX_DOCUMENT if most is None else most
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"{name} has {size} bytes in one document, the limit is {most}.")
+    return path.read_bytes()
 
 
 # -- Parquet ----------------------------------------------------------------------------------------------------------------
@@ -237,8 +248,8 @@ def _whole_characters(data: dict[str, Any]) -> None:
 
 def _json_array(path: Path, name: str) -> Iterator[RawRow | BadRow]:
     """Objects of one array, or one object. The array is one document: where it breaks, the whole file cannot be trusted."""
+    data = read_document(path, name)
     try:
-        data = path.read_bytes()
         text = data.removeprefix(_BOM).decode()
         place, byte = 0, len(data) - len(data.removeprefix(_BOM))
         for number, (start, end) in enumerate(_items(text)):

@@ -177,8 +177,9 @@ def _lists(path: Path, name: str, header: tuple[str, ...]) -> Iterator[RawRow | 
 
 def _document(path: Path, name: str, at: str | None, keyed: str | None) -> Iterator[RawRow | BadRow]:
     """Rows inside one JSON document: a list, or the values of an object. The document is held whole, as it must be to be parsed."""
+    document = rows.read_document(path, name)
     try:
-        found: Any = json.loads(path.read_bytes(), parse_constant=rows.no_constant, object_pairs_hook=rows.unique_fields)
+        found: Any = json.loads(document, parse_constant=rows.no_constant, object_pairs_hook=rows.unique_fields)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
     for key in at.split(".") if at else ():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from molmo2_assets.ingest.adapters import ADAPTERS
 from molmo2_assets.ingest.reasons import REASONS_VERSION
 
-MEDIA_VERSION = 1
+MEDIA_VERSION = 2
 """Bumped by hand when collecting or probing unchanged media gives other facts."""
 VALIDATE_VERSION = 3
 """Bumped by hand when validating unchanged rows by an unchanged adapter gives other examples."""

@@ -76,9 +76,10 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
 
     `hub`: `repo` at commit `revision` (None: resolved and recorded when it is first fetched), `config` and `split`, or `files` as
     glob patterns. `url`: `files` are addresses. `manual`: a person puts files into the folder `path` as `instructions` say. Of
-    both, `params.sha256` maps addresses or names to published hashes. `generated`: `generator` with `params`. `package`:
-    `generator` names what an installed package brings. `tables` say where rows stand in those files; each table that matches a
-    file reads it.
+    both, `params.sha256` maps addresses or names to published hashes. `unpack` are patterns of archives (with media, masks, rows)
+    that are fetched too, and whose members take their place: `a/set.zip` becomes the folder `a/set`. `generated`: `generator` with
+    `params`. `package`: `generator` names what an installed package brings. `tables` say where rows stand in those files; each
+    table that matches a file reads it.
     """
 
     kind: Literal["hub", "url", "manual", "generated", "package"]
@@ -87,6 +88,7 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
     config: str | None = None
     split: str | None = None
     files: tuple[str, ...] = ()
+    unpack: tuple[str, ...] = ()
     generator: str | None = None
     params: dict[str, Any] = {}
     path: str | None = None

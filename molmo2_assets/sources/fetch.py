@@ -7,6 +7,7 @@ Belongs here: the choice by `source.kind`. Does not belong here: how any kind wo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,30 +19,46 @@ if TYPE_CHECKING:
 
 def source_identity(spec: DatasetSpec) -> dict[str, Any]:
     """What decides the bytes of a set, as plain values: part of the recipe of its raw asset. Loads no client and no decoder."""
+    from molmo2_assets.sources.archives import CODE_VERSION
+
+    unpacked = {"unpack": [CODE_VERSION, *spec.source.unpack]} if spec.source.unpack else {}
+    return {"kind": spec.source.kind, **_identity(spec), **unpacked}
+
+
+def _identity(spec: DatasetSpec) -> dict[str, Any]:
     from molmo2_assets.sources import generated, hub, manual, package, url
 
     kind = spec.source.kind
     if kind == "generated":
-        return {"kind": kind, **generated.identity(spec.source.generator, spec.source.params)}
+        return generated.identity(spec.source.generator, spec.source.params)
     if kind == "hub":
-        return {"kind": kind, **hub.identity(spec)}
+        return hub.identity(spec)
     if kind == "manual":
-        return {"kind": kind, **manual.identity(spec)}
+        return manual.identity(spec)
     if kind == "package":
-        return {"kind": kind, **package.identity()}
-    return {"kind": kind, **url.identity(spec)}
+        return package.identity()
+    return url.identity(spec)
 
 
 def fetch(spec: DatasetSpec, dest: Path, log: Callable[[str], None], downloads: Path | None = None) -> FetchResult:
-    """Write the files of a set into `dest`, a staging folder: annotations in their published form, and `media/` where it has media.
+    """Write the files of a set into `dest`, a staging folder: annotations in their published form, media where it has some, the
+    archives that the entry names unpacked.
 
     What comes over a network arrives in a folder below `downloads` first, where an interrupted fetch finds it again (None: nothing
     is kept). Raises SourceUnavailable where a person has to unlock or provide something first, SourceError where the entry is
     wrong.
     """
-    from molmo2_assets.sources import generated, hub, manual, package, url
+    from molmo2_assets.sources.archives import PACKED_ROWS, unpack
 
     dest.mkdir(parents=True, exist_ok=True)
+    found = _fetch(spec, dest, log, downloads)
+    refused = unpack(spec.name, dest, (*spec.source.unpack, *PACKED_ROWS), log)
+    return replace(found, facts={**found.facts, "refused_members": refused}) if refused else found
+
+
+def _fetch(spec: DatasetSpec, dest: Path, log: Callable[[str], None], downloads: Path | None) -> FetchResult:
+    from molmo2_assets.sources import generated, hub, manual, package, url
+
     kind = spec.source.kind
     if kind == "generated":
         return generated.generate(spec.source.generator, spec.source.params, dest, log)

@@ -60,9 +60,9 @@ def head_revision(spec: DatasetSpec) -> str:
 def fetch_hub(spec: DatasetSpec, dest: Path, log: Callable[[str], None], downloads: Path | None = None) -> FetchResult:
     """Download the files of one commit into `dest`, under their names in the repository, and check each against the Hub's listing.
 
-    Files: `source.files` patterns; else those that the dataset card lists for `config` and `split`; else the usual names. They
-    arrive in `downloads` (default: `dest` itself): call again with the same folder after an interruption and what is complete is
-    kept. Raises SourceUnavailable or SourceError.
+    Files: `source.files` patterns; else those that the dataset card lists for `config` and `split`; else the usual names; and the
+    archives of `source.unpack`. They arrive in `downloads` (default: `dest` itself): call again with the same folder after an
+    interruption and what is complete is kept. Raises SourceUnavailable or SourceError.
     """
     repository = _repository(spec)
     repo = repository.name
@@ -72,6 +72,7 @@ def fetch_hub(spec: DatasetSpec, dest: Path, log: Callable[[str], None], downloa
         commit = commit_of(info, repository)
         listing = list_commit(api, repository, commit)
     chosen = _choose(spec, info, listing)
+    chosen += _archives(spec, [file for file in listing if file not in chosen])
     total = sum(file.size for file in chosen)
     log(f"{repo} at {commit[:12]}: {len(chosen)} files, {total} bytes")
 
@@ -116,6 +117,15 @@ def _choose(spec: DatasetSpec, info: Any, listing: list[RepoFile]) -> list[RepoF
     wanted = ", ".join(source.files) or f"config {source.config or 'default'}, split {source.split or 'any'}"
     some = ", ".join(file.path for file in listing[:5]) or "nothing"
     raise SourceError(f"{source.repo} has no file for {wanted}; it holds {some}{', …' if len(listing) > 5 else ''}.")
+
+
+def _archives(spec: DatasetSpec, listing: list[RepoFile]) -> list[RepoFile]:
+    """Those that the entry unpacks. Raises SourceError for a pattern that no file matches."""
+    found = {pattern: [file for file in listing if fnmatch(file.path, pattern)] for pattern in spec.source.unpack}
+    for pattern, files in found.items():
+        if not files:
+            raise SourceError(f"{spec.source.repo} has no archive {pattern}; correct source.unpack.")
+    return list({file.path: file for files in found.values() for file in files}.values())
 
 
 def _patterns(spec: DatasetSpec, info: Any) -> Iterator[list[str]]:

@@ -3,7 +3,8 @@
 Belongs here: finding the folder, linking its files into the raw asset, their checksums. Does not belong here: reading them.
 
 The folder is `source.path`: absolute, or relative to the folder named by MOLMO2_MANUAL. `source.files` are patterns of what is
-taken (default: everything but hidden files); `source.params.sha256` maps some of the names to their published hashes.
+taken (default: everything but hidden files), with the archives of `source.unpack`; `source.params.sha256` maps some of the names to
+their published hashes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def folder_of(spec: DatasetSpec) -> Path:
 
 def files_of(spec: DatasetSpec, folder: Path) -> list[Path]:
     """Files that are taken, relative to the folder, sorted. Hidden ones only where a pattern names them."""
-    patterns = tuple(spec.source.files)
+    patterns = (*spec.source.files, *spec.source.unpack) if spec.source.files else ()
     found = []
     for path in sorted(_walk(folder)):
         relative = path.relative_to(folder)

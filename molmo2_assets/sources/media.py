@@ -12,12 +12,14 @@ import os
 import shutil
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from molmo2_assets.ingest.adapters import Reference, adapter_of
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = 32
 """Requests at a time over all hosts."""
+_LOOKS = 4
+"""Files that are hashed and decoded at a time. Each may hold a picture of the largest size."""
 
 
 @dataclass
@@ -55,38 +59,38 @@ class MediaReport:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Shelf:
+    """Where bytes go, what decoders may be asked to do, and what earlier looks at the same bytes found, by sha256."""
+
+    cache: MediaCache
+    limits: Limits
+    known: Mapping[str, MediaRecord]
+
+
 def collect_media(
-    spec: DatasetSpec, raw: Path, cache: MediaCache, dest: Path, log: Callable[[str], None], limits: Limits = DEFAULT_LIMITS
+    spec: DatasetSpec,
+    raw: Path,
+    cache: MediaCache,
+    dest: Path,
+    log: Callable[[str], None],
+    limits: Limits = DEFAULT_LIMITS,
+    earlier: Iterable[MediaRecord] = (),
 ) -> MediaReport:
     """Write media.jsonl into `dest` and the bytes into the cache.
 
-    Media at `urls` are downloaded, several at a time and a few a host; what was had before is not asked for again.
+    Media at `urls` are downloaded, several at a time and a few a host; what was had before is not asked for again. `earlier` are
+    records that this code made with these limits: bytes that they tell of are not decoded again.
     """
-    adapter, context = adapter_of(spec)
-    records: dict[str, MediaRecord] = {}
-    wanted: dict[str, Reference] = {}
-    with Progress(f"{spec.name}, collecting", None, "media", log) as progress:
-        for path in annotation_files(raw, spec.source.patterns):
-            for row in rows_of(spec, path, raw):  # the validator names columns that are missing
-                if isinstance(row, BadRow):
-                    continue
-                try:
-                    references = adapter.media(row, context)
-                except Exception:
-                    continue  # the validator meets it again and names it
-                for reference in references:
-                    if spec.media.kind == "urls":
-                        known = wanted.setdefault(reference.uri, reference)
-                        if known.sha256 is None and reference.sha256 is not None:
-                            wanted[reference.uri] = reference
-                    elif reference.uri not in records:
-                        records[reference.uri] = _one(spec, row, reference, raw, cache, limits)
-                        progress.add()
+    shelf = _Shelf(cache, limits, {record.sha256: record for record in earlier if record.sha256 is not None})
     facts: dict[str, Any] = {}
-    if wanted:
+    if spec.media.kind == "urls":
+        wanted = _addresses(spec, raw)
         ledger = Ledger(cache.root / "links" / f"{spec.name}.jsonl")
-        records = _download_all(spec, wanted, cache, ledger, limits, log)
+        records = _download_all(spec, wanted, shelf, ledger, log)
         facts["dead_links"] = ledger.dead(sorted(wanted))
+    else:
+        records = _look_all(spec, raw, shelf, log)
     write_media(dest, list(records.values()))
     ordered = sorted(records.values(), key=lambda record: record.uri)
     identity = [
@@ -99,24 +103,67 @@ def collect_media(
     return MediaReport(f"{len(ordered)}-{short(fingerprint(identity))}", counts, facts)
 
 
-def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, cache: MediaCache, limits: Limits) -> MediaRecord:
+def _named(spec: DatasetSpec, raw: Path) -> Iterator[tuple[RawRow, Reference]]:
+    """Every medium that a row names, as often as rows do."""
+    adapter, context = adapter_of(spec)
+    for path in annotation_files(raw, spec.source.patterns):
+        for row in rows_of(spec, path, raw):  # the validator names columns that are missing
+            if isinstance(row, BadRow):
+                continue
+            try:
+                references = adapter.media(row, context)
+            except Exception:
+                continue  # the validator meets it again and names it
+            yield from ((row, reference) for reference in references)
+
+
+def _look_all(spec: DatasetSpec, raw: Path, shelf: _Shelf, log: Callable[[str], None]) -> dict[str, MediaRecord]:
+    """Records of media in rows or in files, by uri; several are looked at together, and few wait with their bytes."""
+    records: dict[str, MediaRecord] = {}
+    asked: set[str] = set()
+    waiting: deque[Future[MediaRecord]] = deque()
+
+    def take(most: int) -> None:
+        while len(waiting) > most:
+            record = waiting.popleft().result()
+            records[record.uri] = record
+            progress.add()
+
+    with Progress(f"{spec.name}, collecting", None, "media", log) as progress, ThreadPoolExecutor(_LOOKS) as pool:
+        try:
+            for row, reference in _named(spec, raw):
+                if reference.uri not in asked:
+                    asked.add(reference.uri)
+                    waiting.append(pool.submit(_one, spec, row, reference, raw, shelf))
+                    take(4 * _LOOKS)
+            take(0)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return records
+
+
+def _one(spec: DatasetSpec, row: RawRow, reference: Reference, raw: Path, shelf: _Shelf) -> MediaRecord:
     """Resolve, store and probe one medium."""
 
     def store() -> str:
         if spec.media.kind != "embedded":
-            return cache.add_file(file_of(spec.media, row, reference, raw))
+            return shelf.cache.add_file(file_of(spec.media, row, reference, raw))
         if not reference.data:
             raise MediaFault("missing", "the row holds no bytes")
-        return cache.add_bytes(reference.data)
+        return shelf.cache.add_bytes(reference.data)
 
-    return _record(reference, cache, limits, store)
+    return _record(reference, shelf, store)
 
 
-def _record(reference: Reference, cache: MediaCache, limits: Limits, store: Callable[[], str]) -> MediaRecord:
+def _record(reference: Reference, shelf: _Shelf, store: Callable[[], str]) -> MediaRecord:
     """The line of one medium; `store` puts its bytes into the cache and gives their sha256, or raises MediaFault."""
     try:
         digest = store()
-        facts = _probe(cache.path(digest), limits, reference.kind)
+        known = shelf.known.get(digest)
+        if known is not None and known.kind == reference.kind:
+            return msgspec.structs.replace(known, uri=reference.uri)
+        facts = _probe(shelf.cache.path(digest), shelf.limits, reference.kind)
     except MediaFault as fault:
         state = "missing" if fault.reason == "missing" else "broken"
         return MediaRecord(uri=reference.uri, kind=reference.kind, state=state, reason=fault.reason, detail=str(fault)[:200])  # type: ignore[arg-type]
@@ -129,15 +176,26 @@ def _record(reference: Reference, cache: MediaCache, limits: Limits, store: Call
 # -- addresses --------------------------------------------------------------------------------------------------------------
 
 
-def _download_all(spec: DatasetSpec, wanted: dict[str, Reference], cache: MediaCache, ledger: Ledger, limits: Limits,
-                  log: Callable[[str], None]) -> dict[str, MediaRecord]:  # fmt: skip
+def _addresses(spec: DatasetSpec, raw: Path) -> dict[str, Reference]:
+    """What rows name, by uri; the first that publishes a hash counts."""
+    wanted: dict[str, Reference] = {}
+    for _, reference in _named(spec, raw):
+        known = wanted.setdefault(reference.uri, reference)
+        if known.sha256 is None and reference.sha256 is not None:
+            wanted[reference.uri] = reference
+    return wanted
+
+
+def _download_all(
+    spec: DatasetSpec, wanted: dict[str, Reference], shelf: _Shelf, ledger: Ledger, log: Callable[[str], None]
+) -> dict[str, MediaRecord]:
     """Records of media at addresses, by uri."""
     web = Web()
-    folder = cache.root / "downloads" / f"media-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = shelf.cache.root / "downloads" / f"media-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)
 
     def work(reference: Reference) -> MediaRecord:
-        record = _record(reference, cache, limits, lambda: _download(reference, web, cache, ledger, limits, folder))
+        record = _record(reference, shelf, lambda: _download(reference, web, shelf, ledger, folder))
         progress.add()
         return record
 
@@ -159,22 +217,22 @@ def _mixed(uri: str) -> bytes:
     return hashlib.blake2b(uri.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
-def _download(reference: Reference, web: Web, cache: MediaCache, ledger: Ledger, limits: Limits, folder: Path) -> str:
+def _download(reference: Reference, web: Web, shelf: _Shelf, ledger: Ledger, folder: Path) -> str:
     """sha256 of a medium whose bytes are in the cache, downloaded unless they were had before. Raises MediaFault."""
     known = ledger.get(reference.uri)
     if known is not None and known.sha256 is not None and reference.sha256 in (None, known.sha256):
-        if cache.path(known.sha256).is_file():
+        if shelf.cache.path(known.sha256).is_file():
             return known.sha256
     elif known is not None and ledger.is_dead(reference.uri):
         raise _dead(known.answer, known.detail)
     part = folder / _mixed(reference.uri).hex()
-    most = limits.max_bytes if reference.kind == "video" else limits.max_image_bytes
+    most = shelf.limits.max_bytes if reference.kind == "video" else shelf.limits.max_image_bytes
     try:
         digest = web.download(reference.uri, part, sha256=reference.sha256, max_bytes=most)
     except WebFault as fault:
         ledger.add(Link(url=reference.uri, answer=fault.answer, detail=str(fault), asked=time.time()))
         raise _dead(fault.answer, str(fault)) from None
-    cache.add_file(part)
+    shelf.cache.add_file(part)
     part.unlink()
     ledger.add(Link(url=reference.uri, sha256=digest, asked=time.time()))
     return digest

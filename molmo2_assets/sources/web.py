@@ -1,7 +1,7 @@
 """One file over HTTP: resumed where it broke off, checked, and polite to its host.
 
 Belongs here: a request's whole life, the turn-taking of a host. Does not belong here: which files a set needs (`url.py`,
-`media.py`), what their bytes mean.
+`media.py`), which addresses may be asked (`addresses.py`), what bytes mean.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class Web:
         import requests
         import urllib3
 
+        from molmo2_assets.sources.addresses import PrivateAddress
+
         have, mark = path.stat().st_size if path.is_file() else 0, _mark(path)
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
         if have and mark:
@@ -129,6 +131,8 @@ class Web:
                         told(len(block))
                         if stream.tell() > max_bytes:
                             raise WebFault("too_large", f"more than {max_bytes} bytes", passing=False)
+        except PrivateAddress as error:
+            raise WebFault("private_address", str(error), passing=False) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise WebFault(type(error).__name__, f"no answer ({type(error).__name__})", passing=True) from None
         size = path.stat().st_size
@@ -142,10 +146,10 @@ class Web:
 
     def _session(self) -> Any:
         """One session a thread: they are not made to be shared."""
-        import requests
-
         if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
+            from molmo2_assets.sources.addresses import session
+
+            self._local.session = session()
             self._local.session.max_redirects = 10
         return self._local.session
 

@@ -62,9 +62,10 @@ EVALUATION: dict[str, Published] = {
     ),
     "point_bench": Published(
         {"data.json": [{"image_filename": "a.png", "category": "spatial", "mask_filename": "m.png", "user_input": "the left edge"},
-                       {"image_filename": "a.png", "category": "spatial", "user_input": "no mask"}]},
+                       {"image_filename": "a.png", "category": "spatial", "user_input": "no mask"}],
+         "selected_masks/spatial/m.png": _mask()},
         {"spatial/a.png#the left edge": [("pointing", "the left edge", "the left edge: 0@0.0025,0.505")]},
-        ["not_selected"], {"selected_masks/spatial/m.png": _mask()},
+        ["not_selected"],
     ),
     "muir_bench": Published(
         {"data/test-0.parquet": [{"idx": "1", "question": "<image> or <image>?", "options": ["one", "two"], "answer": "A",

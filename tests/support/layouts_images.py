@@ -17,14 +17,14 @@ MANTIS = {
 IMAGES: dict[str, Published] = {
     "vqa_v2": Published(
         {"train/0.parquet": [{"image": "images/coco/a.jpg", "message_list": [
-            {"question": "What floats?", "answers": ["boat", "ship", "boat"]}, {"question": "Which colour?",
-                "answers": ["red"]}]}]},
+            {"question": "What floats?", "answers": ["boat", "ship", *["boat"] * 8]},
+            {"question": "Which colour?", "answers": ["red"] * 10}]}]},
         {"images/coco/a.jpg": [("vqa2", "What floats?", "boat"), ("vqa2", "Which colour?", "red")]},
     ),
     "ok_vqa": Published(
         {"train/0.parquet": [{"image": "images/coco/a.jpg", "image_id": 3, "qas": [
-            {"question": "What is it for?", "answers": [{"raw_answer": "to sail"}, {"raw_answer": "to fish"},
-                                                        {"raw_answer": "to fish"}]}]}]},
+            {"question": "What is it for?", "answers": [
+                {"raw_answer": "to sail"}, *[{"raw_answer": "to fish"}] * 9]}]}]},
         {"images/coco/a.jpg": [("okvqa", "What is it for?", "to fish")]},
     ),
     "a_okvqa_mc": Published(

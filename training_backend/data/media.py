@@ -51,6 +51,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM", "ICO", "JPEG2000")
+"""What Pillow may take bytes for. It also knows formats that are programs, such as PostScript, which it hands to an interpreter."""
 
 
 @dataclass(frozen=True)
@@ -143,16 +145,17 @@ def read_image(source: Path | bytes, limits: Limits = DEFAULT_LIMITS) -> NDArray
 def _open_image(source: Path | bytes, limits: Limits) -> Any:
     from PIL import Image, UnidentifiedImageError
 
+    Image.init()  # all plugins, once: a name that none of them has is an error
     data = _read_bytes(source, limits)
     if not data:
         raise MediaFault("truncated", "the file is empty")
     # Our own limit, read from the header, replaces Pillow's global one.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
         head = data[:60].lstrip().lower()
-        what = "an HTML page" if head.startswith((b"<!doctype html", b"<html")) else "no image format that Pillow knows"
+        what = "an HTML page" if head.startswith((b"<!doctype html", b"<html")) else "no format of pictures that is read here"
         raise MediaFault("not_an_image", f"the bytes are {what}") from None
     except Exception as error:
         raise MediaFault("decode", f"{type(error).__name__}: {error}") from None

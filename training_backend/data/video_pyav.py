@@ -19,6 +19,8 @@ from training_backend.data.video import EPSILON, Frames
 
 _SEEK_SECONDS = 4.0
 """A jump further than this is worth a seek to the key frame before it."""
+_CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "gif", "h264", "hevc", "m4v", "ivf")
+"""What FFmpeg may take a file for. It also knows playlists, whose few bytes name other files, and would play those."""
 _CUT_SECONDS = 0.5
 """A stream that ends this much before its own header says was cut off; headers round."""
 
@@ -37,14 +39,15 @@ def _open(path: Path) -> Any:
     import av
 
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options={"format_whitelist": ",".join(_CONTAINERS)})
     except (av.FFmpegError, ValueError) as error:
         head = path.open("rb").read(8)
         known = head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3"  # MP4, Matroska: it began as a video
         reason: FaultReason = "truncated" if known else "not_a_video"
-        raise MediaFault(reason, f"{path.name}: {_first_line(error)}") from None
-    if not container.streams.video or container.format.name.endswith(("_pipe", "image2")):
-        container.close()  # FFmpeg plays a still picture as a film of one frame, whatever the file's name says
+        said = "no container of films" if isinstance(error, av.error.ArgumentError) else _first_line(error)
+        raise MediaFault(reason, f"{path.name}: {said}") from None
+    if not container.streams.video:
+        container.close()
         raise MediaFault("not_a_video", f"{path.name} has no video stream")
     stream = container.streams.best("video")
     assert isinstance(stream, av.VideoStream)

@@ -7,11 +7,13 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from molmo2_assets.cli import main
 from molmo2_assets.home import Home
-from tests.support.homes import environment, publish
+from molmo2_assets.ingest.media_table import MEDIA_FILE, read_media, write_media
+from tests.support.homes import environment, molmo2, publish
 from training_backend.data.example import SCHEMA, Branch, Example, Source, Text, Turn
 from training_backend.data.manifest import Manifest
 from training_backend.data.store import RowWriter
@@ -86,6 +88,43 @@ def test_quarantine(run: Run) -> None:
     assert run("quarantine", "show", "shapes_cap", "--reason", "media_missing", "--json").json == [row]
     assert run("quarantine", "show", "shapes_cap", "--reason", "not_json").out == "no row was set aside\n"
     assert run("quarantine", "show", "shapes_points_eval", "--json").json == []
+
+
+def test_quarantine_replay(run: Run) -> None:
+    (aside,) = run("quarantine", "show", "shapes_cap", "--json").json
+    said = run("quarantine", "replay", "shapes_cap", "--json")
+    judged = {"before": "media_missing", "now": "media_missing", "field": aside["field"], "detail": aside["detail"]}
+    assert (said.code, said.json) == (0, [{"file": aside["file"], "row": aside["row"], **judged}])
+    said = run("quarantine", "replay", "shapes_cap")
+    assert said.table[0].split() == ["file", "row", "before", "now", "field", "detail"]
+    assert said.table[1].split()[:4] == [aside["file"], str(aside["row"]), "media_missing", "media_missing"]
+    assert said.err == ""
+    assert run("quarantine", "replay", "shapes_cap", "--reason", "not_json").out == "no row was set aside\n"
+
+
+def test_quarantine_replay_of_a_picture_that_came(small_home: Path, tmp_path: Path) -> None:
+    """In a process of its own, as a person calls it: the row would be kept now, and the way there is said."""
+    home = tmp_path / "copy"
+    shutil.copytree(small_home, home, copy_function=os.link)
+    env = environment(home, "small")
+    current = Home(home, "small").store("media").current("media/shapes_cap")
+    assert current is not None
+    table, lines = current[0] / MEDIA_FILE, []
+    for record in read_media(current[0]).values():
+        there = {"state": "ok", "reason": None, "sha256": "0" * 64, "width": 9, "height": 9}
+        lines.append(msgspec.structs.replace(record, **there) if record.state == "missing" else record)
+    table.unlink()  # a link to the shared home's file: never write through it
+    write_media(current[0], lines)
+    done = molmo2(env, "quarantine", "replay", "shapes_cap", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(row["before"], row["now"]) for row in json.loads(done.stdout)] == [("media_missing", "kept")]
+    done = molmo2(env, "quarantine", "replay", "shapes_cap")
+    assert done.stdout.splitlines()[1].split()[2:4] == ["media_missing", "kept"]
+    assert done.stderr == "1 of 1 would be kept now: materialise validated/shapes_cap to keep them\n"
+    shutil.rmtree(home / "shared" / "assets" / "raw" / "shapes_cap")
+    done = molmo2(env, "quarantine", "replay", "shapes_cap")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the version of raw/shapes_cap that these rows came from is no longer on disk" in done.stderr
 
 
 def test_mixture(run: Run) -> None:

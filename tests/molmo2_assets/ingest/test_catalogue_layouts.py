@@ -8,16 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from molmo2_assets.profile import DatasetSpec, catalogue
+from molmo2_assets.profile import catalogue
+from molmo2_assets.sources import fetch
+from tests.support.laid_out import PUBLISHED, lay_out, layout_of
 from tests.support.layouts import Published, Read, read, write
-from tests.support.layouts_evaluation import EVALUATION
-from tests.support.layouts_images import IMAGES
-from tests.support.layouts_videos import MASK, VIDEOS
+from tests.support.layouts_videos import MASK
 from tests.support.published_rows import LAYOUTS
+from tests.support.small_sets import quiet, run
 from training_backend.data.example import Subtitle
-from training_backend.data.fingerprint import fingerprint, plain
 
-PUBLISHED: dict[str, Published] = {**IMAGES, **VIDEOS, **EVALUATION}
 ENTRIES = catalogue().datasets
 
 
@@ -34,11 +33,6 @@ def made(name: str, places: Path) -> Read:
     write(places / "raw", published.files)
     write(places / "kept" / (spec.media.path or "."), published.kept)
     return read(spec, places / "raw")
-
-
-def layout_of(spec: DatasetSpec) -> str:
-    """What decides how files are read, without what only names things: entries that are alike need one fixture."""
-    return fingerprint([spec.adapter, plain(spec.adapter_params), plain(spec.source.tables), spec.task.startswith("video")])
 
 
 def keyed(published: Published, text: bool) -> dict[str, list[tuple[str, str | None, str]]]:
@@ -66,6 +60,18 @@ def test_every_distinct_layout_has_a_fixture_or_a_row() -> None:
     assert bare == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, spec in ENTRIES.items() if spec.source.kind not in ("generated", "package")])
+def test_every_set_becomes_examples_from_files_and_media_on_disk(name: str, tmp_path: Path) -> None:
+    """The whole way: files in place, media found where the entry looks for them, probed, contracts, rows written."""
+    spec = lay_out(ENTRIES[name], tmp_path / "kept")
+    fetch(spec, tmp_path / "raw", quiet)
+    done = run(spec, tmp_path)
+    meant = {"not_selected"} if spec.select is not None else set(PUBLISHED[name].aside if name in PUBLISHED else ())
+    assert done.report.rows_ok or (meant and set(done.report.quarantined) == meant)
+    assert done.report.rows_in == done.report.rows_ok + sum(done.report.quarantined.values()) > 0
+
+
 def test_subtitles_are_cut_to_the_clip_and_count_from_its_start(places: Path) -> None:
     (film,) = made("tvqa", places).media
     assert film.subtitles == (Subtitle(start=0.0, end=0.5, text="Hello."), Subtitle(start=1.0, end=1.5, text="Bob?"))
@@ -81,7 +87,8 @@ def test_masks_beside_the_rows_are_kept_by_track_and_second(places: Path) -> Non
 
 
 def test_all_answers_are_kept_for_scoring(places: Path) -> None:
-    assert made("vqa_v2", places).meta == [{"answers": {"What floats?": ["boat", "ship", "boat"]}}]
+    (meta,) = made("vqa_v2", places).meta
+    assert meta == {"answers": {"What floats?": ["boat", "ship", *["boat"] * 8], "Which colour?": ["red"] * 10}}
 
 
 @pytest.mark.parametrize("layout", ["assumed", "confirmed"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from molmo2_assets.ingest import joins, rows
 from molmo2_assets.ingest.pluck import pluck
 from molmo2_assets.ingest.reasons import LEFT_OUT, REASONS
 from molmo2_assets.ingest.rows import BadRow, RawRow
@@ -157,6 +161,40 @@ def test_documents_of_single_rows_cannot_lie_elsewhere(tmp_path: Path) -> None:
     assert found(raw, "a.jsonl", TableSpec(joins={"doc": join})) == [
         {"p": "one", "doc": {"x": 1}}, "media_escapes", {"p": "gone"}, {"p": None}, "wrong_type",
     ]  # fmt: skip
+
+
+def _png(width: int, height: int) -> bytes:
+    """A PNG that says this size and holds no pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    framed = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def test_hostile_documents_of_single_rows_are_faults_of_those_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks of a gigapixel and of what is no picture, a deep document, one that is too long to be read."""
+    monkeypatch.setattr(joins, "MAX_LINE", 300_000)
+    files = {
+        "giga.png": _png(40_000, 25_000), "large.png": _png(10_000, 10_000), "none.png": "<html>", "deep.json": "[" * 100_000,
+        "long.json": json.dumps("x" * 300_000),
+    }  # fmt: skip
+    write(tmp_path, {"a.jsonl": [{"p": name} for name in (*files, "right.json")], **files, "right.json": {"x": 1}})
+    said = found(tmp_path, "a.jsonl", TableSpec(joins={"doc": JoinSpec(file="{p}")}))
+    assert said == ["wrong_type"] * len(files) + [{"p": "right.json", "doc": {"x": 1}}]
+
+
+@pytest.mark.parametrize("name", ["array.json", "table.json", "joined.json", "lines.txt"])
+def test_a_document_too_large_to_be_held_is_one_error_naming_the_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MAX_DOCUMENT", 30)
+    write(tmp_path, {"a.jsonl": [{"q": 1}], name: [{"q": 1}] * 9 if name.endswith("json") else "x\n" * 20})
+    own, joined = (
+        {"array.json": TableSpec(), "table.json": TableSpec(keyed="id")},
+        TableSpec(joins={"said": JoinSpec(file=name, on="q")}),
+    )
+    file, table = (name, own[name]) if name in own else ("a.jsonl", joined)
+    with pytest.raises(ValueError, match=rf"{name} has \d+ bytes in one document, the limit is 30"):
+        found(tmp_path, file, table)
 
 
 # -- views ------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -111,12 +112,36 @@ def test_every_entry_says_what_a_person_needs_to_know():
         if spec.layout == "confirmed" and spec.source.kind not in ("generated", "package"):
             assert spec.evidence, f"{name}: where was its layout seen?"
         if spec.media.kind == "folder" and spec.source.kind not in ("generated", "package"):
-            assert spec.media.path, f"{name}: in which folder are its media expected?"
+            assert spec.media.path or spec.source.unpack, f"{name}: in which folder are its media expected?"
             assert spec.media.layout, f"{name}: where in it?"
             said = (spec.media.origin or "") + (spec.media.instructions or "") + (spec.source.instructions or "")
             assert said, f"{name}: what must a person do for its media?"
         assert spec.columns or spec.role == "demo", f"{name}: which columns does it publish?"
         assert spec.style, name
+
+
+def test_no_training_entry_reads_what_an_evaluation_entry_reads():
+    """Of one repository or folder they read different configurations or splits, else files that no pattern of the other matches.
+    (Rows and media that stand in both all the same are found when a mixture is made.)"""
+    entries = [spec for spec in catalogue().datasets.values() if spec.source.repo or spec.source.path]
+    pairs = [
+        (held, trained)
+        for held in entries
+        for trained in entries
+        if (held.role, trained.role) == ("eval", "train")
+        and (held.source.repo, held.source.path) == (trained.source.repo, trained.source.path)
+    ]
+    assert {("doc_vqa_eval", "doc_vqa"), ("info_vqa_eval", "info_vqa"), ("vqa_v2_eval", "vqa_v2")} <= {
+        (held.name, trained.name) for held, trained in pairs
+    }
+    for held, trained in pairs:
+        if (held.source.config, held.source.split) == (trained.source.config, trained.source.split):
+            assert held.source.files, f"{held.name} and {trained.name} read the same rows"
+            assert trained.source.files, f"{held.name} and {trained.name} read the same rows"
+            for one in held.source.files:
+                for other in trained.source.files:
+                    assert not fnmatch(one, other), f"{trained.name} reads {one} of {held.name}"
+                    assert not fnmatch(other, one), f"{trained.name} reads {other} of {held.name}"
 
 
 def test_every_adapter_generator_and_metric_of_the_catalogue_exists():

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from molmo2_assets.ingest.media_table import MediaRecord
 from molmo2_assets.profile import MediaSpec
-from molmo2_assets.sources import links, web
-from tests.support.small_sets import Validated, picture_bytes, run, spec_of, write_film
+from molmo2_assets.sources import links, media, web
+from molmo2_assets.sources.media import collect_media
+from tests.support.small_sets import Validated, picture_bytes, quiet, run, spec_of, write_film
 from tests.support.web_server import WebServer, serve_web
 from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache
 
@@ -79,6 +82,37 @@ def test_the_version_is_about_content_and_state(home: Path) -> None:
     assert pictures(home, "good.png", "late.png").media.data_version != first
 
 
+def test_bytes_that_were_looked_at_before_are_not_decoded_again(home: Path) -> None:
+    first = pictures(home, "good.png", "late.png")
+    (home / "raw" / "media" / "late.png").write_bytes(picture_bytes(2))
+    digest = first.records["good.png"].sha256
+    assert digest is not None
+    cached = MediaCache(home / "cache").path(digest)
+    cached.unlink()  # a link to the raw file
+    cached.write_bytes(b"whoever decodes this finds nothing")
+    spec = spec_of("captioned_images", "image_caption")
+    for earlier, states in ((first.records.values(), {"ok": 2}), ((), {"ok": 1, "broken": 1})):
+        report = collect_media(spec, first.raw, MediaCache(home / "cache"), home / "media", quiet, earlier=earlier)
+        assert {state: count for state, count in report.counts.items() if count and state != "media"} == states
+    found = collect_media(spec, first.raw, MediaCache(home / "cache"), home / "media", quiet, earlier=[
+        msgspec.structs.replace(first.records["good.png"], uri="another name", kind="video")
+    ])  # fmt: skip
+    assert found.counts["broken"] == 1, "a picture is no film"
+
+
+def test_several_files_are_looked_at_together(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two looks that wait for each other: one after the other would wait for ever."""
+    (home / "raw" / "media" / "late.png").write_bytes(picture_bytes(2))
+    meeting, probe = threading.Barrier(2, timeout=20), media.probe
+
+    def look(*arguments: Any) -> Any:
+        meeting.wait()
+        return probe(*arguments)
+
+    monkeypatch.setattr(media, "probe", look)
+    assert pictures(home, "good.png", "late.png").media.counts["ok"] == 2
+
+
 def test_a_set_without_media_has_an_empty_table(tmp_path: Path) -> None:
     done = run(spec_of("question_answer_lines", "text"), tmp_path, [{"question": "a?", "answer": "b"}])
     assert (done.records, done.media.counts["media"], done.report.rows_ok) == ({}, 0, 1)
@@ -121,6 +155,20 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + data
 
 
+def gigapixels() -> bytes:
+    """A PNG of under a hundred bytes whose header says a thousand million pixels."""
+    return (
+        bomb()[:16]
+        + (header := struct.pack(">IIBBBBB", 40_000, 25_000, 8, 2, 0, 0, 0))
+        + (
+            struct.pack(">I", zlib.crc32(b"IHDR" + header))
+            + struct.pack(">I", 0)
+            + b"IEND"
+            + struct.pack(">I", zlib.crc32(b"IEND"))
+        )
+    )
+
+
 def broken_header() -> bytes:
     """A PNG whose first chunk does not fit its checksum."""
     data = bytearray(picture_bytes(1))
@@ -141,8 +189,9 @@ def broken_header() -> bytes:
         (lambda: b"\x89PNG\r\n\x1a\n" + b"\xff" * 500, "not_an_image"),
         (broken_header, "not_an_image"),
         (bomb, "too_large"),
+        (gigapixels, "too_large"),
     ],
-    ids=["empty", "cut PNG", "cut JPEG", "HTML", "JSON", "no GIF", "SVG", "no PNG", "checksum of a chunk", "bomb"],
+    ids=["empty", "cut PNG", "cut JPEG", "HTML", "JSON", "no GIF", "SVG", "no PNG", "checksum of a chunk", "bomb", "gigapixels"],
 )
 def test_a_broken_picture_sets_its_rows_aside_and_no_other(home: Path, content: Callable[[], bytes], reason: str) -> None:
     (home / "raw" / "media" / "bad.png").write_bytes(content())
@@ -162,8 +211,9 @@ def test_a_broken_picture_sets_its_rows_aside_and_no_other(home: Path, content: 
         (lambda film: film[:40], "truncated"),
         (lambda film: b"<!DOCTYPE html><html>404</html>", "not_a_video"),
         (lambda film: b'{"error": "moved"}', "not_a_video"),
+        (lambda film: b"ffconcat version 1.0\nfile other\n", "not_a_video"),
     ],
-    ids=["empty", "half", "header only", "HTML", "JSON"],
+    ids=["empty", "half", "header only", "HTML", "JSON", "playlist"],
 )
 def test_a_broken_film_sets_its_rows_aside_and_no_other(home: Path, content: Callable[[bytes], bytes], reason: str) -> None:
     media = home / "raw" / "media"

@@ -63,6 +63,7 @@ def test_images_of_every_mode_become_what_is_displayed() -> None:
         (b"", "truncated"),
         (b"<!DOCTYPE html><html></html>", "not_an_image"),
         (b"GARBAGE", "not_an_image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "not_an_image"),  # a program, not a picture
         (_bytes(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "PNG")[:3000], "truncated"),
     ],
 )
@@ -192,6 +193,27 @@ def test_broken_videos_say_why(tmp_path: Path) -> None:
     assert caught.value.reason == "missing"
     with pytest.raises(MediaFault, match="more than 10 frames"):
         probe(tmp_path / "a.mp4", Limits(max_frames=10), kind="video")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("film", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("film.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.mp4\n#EXT-X-ENDLIST\n"),
+        ("film.ts", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"),
+        (
+            "film.sdp",
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=No\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        ),
+    ],
+)
+def test_a_playlist_is_no_film(name: str, text: str, tmp_path: Path) -> None:
+    """Its few bytes name another file, or a host, which FFmpeg would open and play."""
+    _video(tmp_path / "other.mp4")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MediaFault) as caught:
+        probe(tmp_path / name, kind="video")
+    assert caught.value.reason == "not_a_video"
 
 
 def test_the_cache_is_content_addressed_and_shared(tmp_path: Path) -> None:
