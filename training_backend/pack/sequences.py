@@ -115,11 +115,14 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
     report["rows_left_out"] = {name: dict(sorted(reasons.items())) for name, reasons in left_out.items() if reasons}
     _write(out / REPORT_FILE, report)
     log(f"{report['packs']} packs of {report['positions']} examples, {report['fill']:.1%} of the tighter budget filled")
-    counts = {"datasets": len(stores), "rows": sum(map(len, stores.values())), **{name: report[name] for name in _COUNTS}}
+    found = {name: report[name] for name in _COUNTS if name in report}
+    counts = {"datasets": len(stores), "rows": sum(map(len, stores.values())), **found}
     return {"counts": counts, "facts": {"fill": report["fill"], "examples_per_pack": report["examples_per_pack"]}}
 
 
-_COUNTS = ("positions", "packs", "truncated_branches", "dropped_frames", "unshown_samples", "examples_left_out")
+_COUNTS = (
+    "positions", "packs", "truncated_branches", "dropped_frames", "coarser_pictures", "unshown_samples", "examples_left_out",
+)  # fmt: skip
 
 
 def open_mixture(spec: RunSpec) -> tuple[Mixture, dict[str, RowStore]]:
@@ -202,7 +205,7 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
 
     `fill` is the used share of the budget that binds; `bound` what no plan can exceed (whole packs). `longest_wait` counts the
     examples that are handed out before an example which came earlier in the mixture. Shares of `loss` are of the sum of all loss
-    weights.
+    weights. `coarser_pictures` stands in reports of recipes that pool so.
     """
     config = loader.config
     packs: list[list[Place]] = []
@@ -218,6 +221,8 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
     by_dataset: defaultdict[str, float] = defaultdict(float)
     seen: Counter[str] = Counter()
     totals = Counter[str](truncated_branches=0, dropped_frames=0, unshown_samples=0, examples_left_out=0)
+    if loader.preprocessor.config.oversized == "coarser_pooling":
+        totals["coarser_pictures"] = 0
     wait = 0
     for turn, place in enumerate(places):
         example = loader.stores[place.dataset].example(place.row)
@@ -228,6 +233,8 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
         totals["truncated_branches"] += plan.truncated_branches
         totals["dropped_frames"] += plan.dropped_frames
         totals["unshown_samples"] += plan.unshown_samples
+        if plan.coarser_pictures:
+            totals["coarser_pictures"] += plan.coarser_pictures
         totals["examples_left_out"] += plan.left_out is not None
         wait = max(wait, turn - place.position)
     mass = sum(by_task.values())
