@@ -33,8 +33,8 @@ class Prefix:
 class Prefixes:
     """Prefixes of a recipe, the latest ones kept. Safe to share between threads.
 
-    `start` has no pictures; `still(tilings, window)` those of images, `moving(times, subtitles, window)` those of a video, pooled in
-    windows of `window`×`window` patches.
+    `start` has no pictures; `still(tilings, window)` has those of images, `moving(times, subtitles, window)` those of a video, in
+    pooling windows of `window`×`window` patches.
     """
 
     def __init__(self, config: EncodeConfig, geometry: images.Geometry, tokenizer: Tokenizer) -> None:
@@ -62,9 +62,7 @@ class Prefixes:
     def _moving(self, times: tuple[float, ...], subtitles: str, window: int) -> Prefix:
         layout = video.frame_layout(window, self._geometry)
         as_token = self._config.time == "token"
-        return self._join(
-            [(video.time_pieces(time, place == 0, as_token), layout) for place, time in enumerate(times)], subtitles
-        )
+        return self._join([(video.time_pieces(time, place == 0, as_token), layout) for place, time in enumerate(times)], subtitles)
 
     def _join(self, parts: list[tuple[list[str], images.Layout]], behind: str) -> Prefix:
         special, patches = self._tokenizer.special, self._geometry.side**2
