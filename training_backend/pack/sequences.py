@@ -33,7 +33,7 @@ from training_backend.pack.batch import Batch
 from training_backend.pack.lengths import Lengths, length_table
 from training_backend.pack.loader import PackLoader, Place
 from training_backend.pack.media_source import CachedMedia
-from training_backend.pack.plan import PLANNER_VERSION, binding_fill, lower_bound
+from training_backend.pack.plan import PLANNER_VERSIONS, binding_fill, lower_bound
 
 SEQUENCES_FILE, REPORT_FILE = "sequences.json", "report.json"
 SEQUENCES_SCHEMA = "molmo2-sequences/1"
@@ -102,7 +102,7 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
         for name, store in stores.items()
     }
     sequences = Sequences(
-        planner=PLANNER_VERSION,
+        planner=PLANNER_VERSIONS[settings.pack.method],
         encoder=f"{encoding.CODE_VERSION}.{tokenizing.CODE_VERSION}",
         settings=settings,
         mixture=mixture.fingerprint,
@@ -168,7 +168,8 @@ def open_loader(spec: RunSpec, log_dir: Path | None = None, rank: int = 0) -> Pa
     folder = Path(spec.inputs["sequences"])
     made = read_sequences(folder)
     mixture, stores = open_mixture(spec)
-    now = (settings, mixture.fingerprint, PLANNER_VERSION, f"{encoding.CODE_VERSION}.{tokenizing.CODE_VERSION}", VARIANTS)
+    planner = PLANNER_VERSIONS[settings.pack.method]
+    now = (settings, mixture.fingerprint, planner, f"{encoding.CODE_VERSION}.{tokenizing.CODE_VERSION}", VARIANTS)
     if now != (made.settings, made.mixture, made.planner, made.encoder, made.variants):
         raise SequenceError(f"{folder} was made with other settings, another mixture or an older encoder; materialise it again.")
     tables = {name: Lengths.load(folder / "lengths" / f"{name}.npz", len(store)) for name, store in stores.items()}
