@@ -355,6 +355,28 @@ def test_refusing_recipes_name_the_row(tokenizer: Tokenizer) -> None:
     assert worker(tokenizer, oversized="refuse").lengths(example, 0)[1] == 15
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (1, 3000), (3000, 1), (7, 250)])
+def test_pictures_as_thin_as_a_pixel(tokenizer: Tokenizer, size: tuple[int, int]) -> None:
+    example = row("image_qa", [picture("thin", *size)], asked("Where?", "left"))
+    made = worker(tokenizer)
+    encoded = made.encode(example, 0, Pixels())
+    assert (len(encoded.tokens), len(encoded.crops)) == made.lengths(example, 0)
+    assert encoded.crops.std() > 0 or size == (1, 1), "its pixels are there"
+    check_fields(encoded, tokenizer)
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, [0.0]), (0.125, [0.0, 0.125]), (0.001, [0.0, 0.001])])
+@pytest.mark.parametrize("sampler", ["uniform_last_frame", "transformers"])
+def test_films_of_one_frame_or_no_time(tokenizer: Tokenizer, seconds: float, times: list[float], sampler: str) -> None:
+    example = row("video_qa", [clip(seconds)], asked("Where?", "left"))
+    made = worker(tokenizer, sampler=sampler)
+    encoded = made.encode(example, 0, Pixels())
+    assert list(made.plan(example, Draws(example.id, 0)).times) == (times if sampler == "uniform_last_frame" else [0.0])
+    assert (len(encoded.tokens), len(encoded.crops)) == made.lengths(example, 0)
+    assert (encoded.dropped_frames, encoded.truncated_branches) == (0, 0)
+    check_fields(encoded, tokenizer)
+
+
 def test_wrong_pixels_are_a_media_fault(tokenizer: Tokenizer) -> None:
     class Wrong(Pixels):
         def image(self, media):  # type: ignore[no-untyped-def]
