@@ -169,7 +169,8 @@ class LossConfig(Config, frozen=True, kw_only=True):
 
 
 class PackConfig(Config, frozen=True, kw_only=True):
-    """Two budgets of a packed sequence, and the planner's window in mixture positions."""
+    """Two budgets of a packed sequence, and the planner's window in mixture positions. Method `cheap` suits windows of thousands,
+    `portfolio` those of hundreds (`pack/plan.py`)."""
 
     max_tokens: int
     max_visual: int
