@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tests.support.examples import EVERY_RULE, recipe, tokenizer_at
 from training_backend.config import PackConfig
-from training_backend.data.order import PERIOD, Mixture, MixtureEntry
+from training_backend.data.order import PERIOD, Mixture, MixtureEntry, MixtureFile, Segment
 from training_backend.encode.draws import VARIANTS
 from training_backend.encode.preprocessor import Preprocessor
 from training_backend.pack.lengths import Lengths
@@ -38,8 +38,8 @@ def restart(lengths: tuple[NDArray[np.int64], NDArray[np.int64]], pack: PackConf
     nothing = np.zeros_like(tokens)
     tables = {"modelled": Lengths(tokens, visual, nothing, nothing, nothing.astype(bool))}
     entry = MixtureEntry(dataset="modelled", rows=rows, data_version="modelled", weight=PERIOD)
-    mixture = Mixture.build(0, [entry])
-    mixture.window(0, 1)  # every rank makes its schedule once, whenever it starts
+    file = MixtureFile(seed=0, segments=(Segment(start=0, entries=(entry,)),))
+    mixture = Mixture(file, [np.zeros(PERIOD, dtype=np.uint16)])  # one dataset's schedule needs no computing
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = Preprocessor(recipe(), EVERY_RULE, tokenizer_at(folder / "tokenizer"), pack.max_tokens, pack.max_visual)
