@@ -126,6 +126,20 @@ def test_another_seed_is_another_stream(world: World, truth: list[str]) -> None:
     assert sum(one == two for one, two in zip(other, truth, strict=False)) < 4
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_run_ahead_only_so_far(world: World, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by the micro-batches under way, however slow the reader is."""
+    loader = world.loader(workers=workers)
+    begun: list[int] = []
+    places = loader.places
+    monkeypatch.setattr(loader, "places", lambda pack: begun.append(pack) or places(pack))
+    stream = loader.batches(0)
+    for taken in range(1, 6):
+        next(stream)
+        assert begun == list(range(taken + loading.PREFETCH * workers))
+    stream.close()  # type: ignore[attr-defined]
+
+
 def test_every_position_of_a_window_is_packed_once(world: World) -> None:
     loader = world.loader()
     for number in (0, 3):
