@@ -38,10 +38,12 @@ class Report:
         return "\n".join(lines)
 
     def json_line(self) -> str:
-        """One line of JSON with rows, facts and the machine."""
+        """One line of JSON with rows, the machine and every fact under its own name, spaces as underscores."""
         machine = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-        body = {"benchmark": self.name, "rows": self.rows, "facts": self.facts, "machine": machine, "ratio": self.ratio}
-        return json.dumps(body, sort_keys=True)
+        facts = {name.replace(" ", "_"): value for name, value in self.facts.items()}
+        body = {"benchmark": self.name, "rows": self.rows, "machine": machine, "ratio": self.ratio}
+        assert not facts.keys() & body.keys()
+        return json.dumps(facts | body, sort_keys=True)
 
 
 def _shown(value: Any) -> str:

@@ -40,7 +40,7 @@ def test_the_table_aligns_and_the_last_line_is_json(capsys, monkeypatch):
     assert lines[:3] == ["what        n          x", "a       1,234        0.5", "longer      7  1,000,000"]
     body = json.loads(lines[-1])
     assert body["rows"] == report.rows
-    assert body["facts"] == {"seed": 0}
+    assert body["seed"] == 0
 
 
 def test_every_benchmark_has_help_and_an_unknown_name_is_refused(capsys):

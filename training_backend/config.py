@@ -7,7 +7,7 @@ Does not belong here: paths, machines, worker counts (those are *execution*, in 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -241,10 +241,11 @@ class StageConfig(Config, frozen=True, kw_only=True):
 
 
 class GenerateConfig(Config, frozen=True, kw_only=True):
-    """Decoding of answers: greedy unless `temperature` > 0."""
+    """Decoding of answers: greedy unless `temperature` > 0. An answer ends before the first of the texts `stop` that it says."""
 
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     batch_size: int = 16
+    stop: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ()

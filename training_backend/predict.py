@@ -27,9 +27,9 @@ from training_backend.data.predictions import Prediction, PredictionHeader, writ
 from training_backend.data.store import RowStore
 from training_backend.encode.preprocessor import MediaSource, OversizedError, Preprocessor
 from training_backend.encode.tokens import Tokenizer
-from training_backend.model.generate import generate
+from training_backend.model.generate import StopTexts, generate
 from training_backend.model.molmo2 import Molmo2
-from training_backend.model.weights import load_model
+from training_backend.model.weights import CONFIG_FILE, load_model
 from training_backend.pack.batch import Encoded
 from training_backend.pack.collate import collate
 from training_backend.pack.media_source import CachedMedia
@@ -66,13 +66,7 @@ def run_predict(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dict[st
         raise ValueError(
             f"{store.folder} is version {store.version}, the run was specified for {identity.dataset}; start it again."
         )
-    model = load_model(Path(spec.inputs["checkpoint"])).eval().to(_device(spec))
-    tokenizer = Tokenizer(Path(spec.inputs["tokenizer"]), model.config.decoder.extra_tokens)
-    if tokenizer.vocab_size != model.config.decoder.vocab_size:
-        raise ValueError(
-            f"{spec.inputs['tokenizer']}: another vocabulary: {tokenizer.vocab_size} rows, the base table of "
-            f"{spec.inputs['checkpoint']} has {model.config.decoder.vocab_size}."
-        )
+    model, tokenizer = _opened(spec, identity.encode)
     preprocessor = Preprocessor(identity.encode, LossConfig(rules={}), tokenizer, identity.max_tokens, identity.max_visual)
     asker = _Asker(model, tokenizer, preprocessor, identity.generate, CachedMedia(MediaCache(Path(spec.inputs["cache"]))))
     rows = len(store) if identity.limit is None else min(identity.limit, len(store))
@@ -93,6 +87,23 @@ def run_predict(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dict[st
     write_predictions(out, header, predictions)
     counts = {"rows": rows, "questions": len(predictions), "failures": failures}
     return {"counts": counts, "facts": {"failures": dict(sorted(reasons.items())), **asker.facts()}}
+
+
+def _opened(spec: RunSpec, encode: EncodeConfig) -> tuple[Molmo2, Tokenizer]:
+    """Weights and tokenizer of a run. Raises ValueError where they and the recipe do not belong together, naming file and key."""
+    model = load_model(Path(spec.inputs["checkpoint"])).eval().to(_device(spec))
+    config, path = model.config, Path(spec.inputs["checkpoint"]) / CONFIG_FILE
+    for field in ("image_size", "patch_size"):
+        has, shown = getattr(config.vision, field), getattr(encode, field)
+        if has != shown:
+            raise ValueError(f"{path}: vision.{field} is {has}, the recipe's encode.{field} is {shown}.")
+    tokenizer = Tokenizer(Path(spec.inputs["tokenizer"]), config.decoder.extra_tokens)
+    if tokenizer.vocab_size != config.decoder.vocab_size:
+        raise ValueError(
+            f"{spec.inputs['tokenizer']}: another vocabulary: {tokenizer.vocab_size} rows, {path} says decoder.vocab_size "
+            f"{config.decoder.vocab_size}."
+        )
+    return model, tokenizer
 
 
 def _device(spec: RunSpec) -> str:
@@ -145,7 +156,9 @@ class _Asker:
     ) -> None:
         self.model, self.tokenizer, self.preprocessor, self.config, self.media = model, tokenizer, preprocessor, config, media
         self.patches = model.config.vision.patches_per_side**2
+        self.stop = StopTexts(config.stop, tokenizer.decode)
         self.answer_tokens: list[int] = []
+        self.cut_off = 0
         self.asked = self.failed = 0
 
     def ask(self, questions: list[tuple[Example, int]], tick: Callable[[], None]) -> list[Prediction]:
@@ -183,12 +196,12 @@ class _Asker:
 
     def _generate(self, prompts: list[Encoded]) -> list[str]:
         batch = collate([[prompt] for prompt in prompts], max(len(prompt.tokens) for prompt in prompts), self.patches)
-        answers = generate(self.model, batch, prompts, self.config, stop=[self.tokenizer.eos])
+        answers = generate(self.model, batch, prompts, self.config, [self.tokenizer.eos], self.stop)
         self.answer_tokens += [len(answer) for answer in answers]
-        return [self.tokenizer.decode(answer).strip() for answer in answers]
+        self.cut_off += sum(len(answer) >= self.config.max_new_tokens and not self.stop.ended(answer) for answer in answers)
+        return [self.stop.cut(self.tokenizer.decode(answer)).strip() for answer in answers]
 
     def facts(self) -> dict[str, Any]:
         """Mean length of answers, and how many were cut off by the limit of new tokens."""
-        cut = sum(length >= self.config.max_new_tokens for length in self.answer_tokens)
         mean = sum(self.answer_tokens) / len(self.answer_tokens) if self.answer_tokens else 0.0
-        return {"answer_tokens_mean": mean, "answers_cut_off": cut}
+        return {"answer_tokens_mean": mean, "answers_cut_off": self.cut_off}

@@ -50,10 +50,12 @@ def _source(home: Home, name: str) -> Path:
     """A folder as it is, or `owner/name@commit` downloaded."""
     from molmo2_assets.sources.weights import fetch_weights
 
-    repo, at, revision = name.partition("@")
-    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not at:
+    repo, _, revision = name.partition("@")
+    if Path(name).exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", repo):
         return Path(name).resolve()
-    return fetch_weights(repo, revision, home.cache, lambda line: print(line, file=sys.stderr, flush=True), name)
+    if not revision:
+        raise UserError(f"{name} is no folder here; a model on the Hub is named with its commit: {repo}@COMMIT")
+    return fetch_weights(repo, revision, home.cache, lambda line: print(line, file=sys.stderr, flush=True), None)
 
 
 def export_weights(options: Any) -> None:
@@ -101,7 +103,7 @@ def preview(options: Any) -> None:
 
 def ask(options: Any) -> None:
     """One question about pictures or a film; the answer is printed, and drawn where it points."""
-    from molmo2_assets.cli.drawing import draw_images, draw_video
+    from molmo2_assets.cli.drawing import LONGEST, draw_images, draw_video
     from molmo2_assets.lineage.checkpoints import find_checkpoint
     from training_backend.data.points import Kind, parse
     from training_backend.data.predictions import read_predictions
@@ -110,6 +112,8 @@ def ask(options: Any) -> None:
     found = find_checkpoint(home, options.checkpoint)
     images, videos = [Path(path) for path in options.image], [Path(path) for path in options.video]
     question = _question(options.question, len(images), len(videos))
+    if options.tokens < 1:
+        raise UserError(f"--tokens {options.tokens}: an answer has at least one")
     folder = Path(options.out)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; --out names the one that pictures of the answer go to")
@@ -120,6 +124,8 @@ def ask(options: Any) -> None:
     kind: Kind = "video" if videos else "multi_image" if len(images) > 1 else "image"
     points = parse(answer.answer, found.recipe.encode.point_syntax, kind=kind)
     drawn = draw_video(videos[0], points, folder) if videos else draw_images(images, points, folder)
+    if videos and drawn and (seconds := example.media[0].duration or 0.0) > LONGEST:
+        print(f"only the first {LONGEST:g} of the film's {seconds:.1f} seconds are drawn", file=sys.stderr)
     if options.json:
         print_json({"question": answer.prompt, "answer": answer.answer, "points": [_row(point) for point in points],
                     "drawn": [str(path) for path in drawn]})  # fmt: skip
@@ -234,8 +240,8 @@ def _run(home: Home, spec: RunSpec) -> Path:
             if event.name == "log":
                 print(event.data["message"], file=sys.stderr, flush=True)
             elif event.name == "failed":
-                # The name of the exception is for the log.
-                raise UserError(str(event.data["message"]).partition(": ")[2] or str(event.data["message"]))
+                # The name of the exception is for the log; a sentence about a full disk comes without one.
+                raise UserError(re.sub(r"^\w+: ", "", str(event.data["message"])))
     except KeyboardInterrupt:
         launcher.stop(handle, spec.execution.grace_seconds)
         raise

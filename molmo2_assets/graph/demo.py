@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -99,6 +100,7 @@ def run_profile(profile: Profile, home: Home) -> int:
     """Materialise a whole profile and print a summary; returns the exit code."""
     from molmo2_assets.graph.build import build_definitions
 
+    _heed_sigterm()
     print(f"{profile.name}: {profile.description}")
     with _instance() as instance:
         close_abandoned(instance)
@@ -129,6 +131,12 @@ What to look at next:
 Files: {home.root}"""
     )
     return 0
+
+
+def _heed_sigterm() -> None:
+    """A shell without job control starts `command &` with SIGINT ignored, and Dagster gives SIGTERM whatever SIGINT has."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _instance() -> dg.DagsterInstance:

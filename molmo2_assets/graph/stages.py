@@ -213,7 +213,7 @@ def _checkpoint(profile: Profile, stage: StageSpec, previous: str | None) -> Lay
             },
             execution=execution(profile, "train"),
         )  # fmt: skip
-        allowed = bool((step.context.op_config or {}).get("over_budget"))
+        allowed = bool((step.context.op_execution_context.op_config or {}).get("over_budget"))
         mind_gpu_hours(profile.model, stage, spec.execution, allowed=allowed)
         mind_other_data(spec, step.home.runs, stage.on_data_change)
         result = execute(step, spec)

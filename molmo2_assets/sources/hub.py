@@ -94,7 +94,7 @@ def _repository(spec: DatasetSpec) -> Repository:
     if not source.repo:
         raise SourceError(f"{spec.name} is on the Hub but its entry names no source.repo.")
     page = spec.url or f"https://huggingface.co/datasets/{source.repo}"
-    return Repository(source.repo, source.revision, "dataset", "source", page, source.instructions or "")
+    return Repository(source.repo, source.revision, "dataset", "source.repo", "source.revision", page, source.instructions or "")
 
 
 def _card(info: Any, field: str) -> Any:

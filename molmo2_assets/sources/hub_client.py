@@ -41,13 +41,15 @@ _LONGEST_WAIT = 60.0
 class Repository:
     """A repository at a revision (None: its head), and how messages speak of it.
 
-    `place` is where a person wrote its name, `page` where one can read about it, `instructions` what opens it where it is gated.
+    `name_at` and `revision_at` are where a person wrote the two, `page` is where one can read about it, `instructions` what opens
+    it where it is gated.
     """
 
     name: str
     revision: str | None
     kind: Literal["dataset", "model"]
-    place: str
+    name_at: str
+    revision_at: str
     page: str
     instructions: str = ""
 
@@ -195,10 +197,10 @@ def _translate(error: BaseException, repository: Repository) -> SourceError | No
     if isinstance(error, errors.RepositoryNotFoundError):
         return SourceUnavailable(
             f"{repo} does not exist on the Hub, or is private and this machine may not see it.",
-            f"Check {repository.place}.repo, or sign in with `hf auth login` ({page}).",
+            f"Check {repository.name_at}, or sign in with `hf auth login` ({page}).",
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return SourceError(f"{repo} has no revision {repository.revision}; correct {repository.place}.revision.")
+        return SourceError(f"{repo} has no revision {repository.revision}; correct {repository.revision_at}.")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return SourceUnavailable(f"{repo} was not fetched: HF_HUB_OFFLINE is set.", "Unset it to allow downloads.")
     if isinstance(error, errors.HfHubHTTPError):

@@ -39,18 +39,21 @@ _WORDS = ("*.json", "*.jinja")
 """Configuration, tokenizer, processor, chat template: small, and what makes weights a model."""
 
 
-def fetch_weights(repo: str, revision: str | None, cache: Path, log: Callable[[str], None], place: str) -> Path:
-    """The folder of a model at one commit, complete. `place` is where `repo` and `revision` were written, for messages.
+def fetch_weights(repo: str, revision: str | None, cache: Path, log: Callable[[str], None], place: str | None) -> Path:
+    """The folder of a model at one commit, complete. `place` is the table of a profile that `repo` and `revision` were written in,
+    for messages; None: `repo@revision` was written on the command line.
 
     Files: configuration and the like, and the safetensors that the index names (else `model.safetensors`); no pickle, no code. Call
     again after an interruption: what is complete is kept. Raises SourceUnavailable or SourceError.
     """
-    repository = Repository(repo, revision, "model", place, f"https://huggingface.co/{repo}")
+    name_at, revision_at = (f"{place}.repo", f"{place}.revision") if place else [f"{repo}@{revision}"] * 2
+    repository = Repository(repo, revision, "model", name_at, revision_at, f"https://huggingface.co/{repo}")
     if revision is None or not COMMIT.fullmatch(revision):
         with one_sentence(repository):
             head = commit_of(repository_info(hub_api(), repository, revision), repository)
         said = "no commit" if revision is None else f"{revision!r}, which is no commit"
-        raise SourceError(f"{place} names {said} of {repo}; it stands at {head} now: write {place}.revision: {head}")
+        right = f"{revision_at}: {head}" if place else f"{repo}@{head}"
+        raise SourceError(f"{place or revision_at} names {said} of {repo}; it stands at {head} now: write {right}")
     folder = cache / "weights" / repo.replace("/", "--") / revision
     if folder.is_dir():
         return folder

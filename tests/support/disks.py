@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,10 @@ def fill(folder: Path) -> Path:
 def unwritable(folder: Path) -> Iterator[Path]:
     """`folder` (a small disk, for root) while nothing may be written to it."""
     if os.geteuid() == 0:
-        assert _mount("-o", "remount,ro", str(folder))
+        end = time.monotonic() + 10
+        while not _mount("-o", "remount,ro", str(folder)):  # a process that is just ending may still hold a file open
+            assert time.monotonic() < end
+            time.sleep(0.05)
     else:
         folder.chmod(0o500)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from molmo2_assets.home import Home
 from training_backend.data.fingerprint import fingerprint, short
-from training_backend.data.manifest import Manifest, parent_entry
+from training_backend.data.manifest import Manifest, files_version, list_files, parent_entry
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILES = Path(__file__).parent / "profiles"
@@ -72,5 +73,22 @@ def publish(home: Home, key: str, parents: Iterable[str] = (), *, content: Any =
         parents={name: parent_entry(found) for name, found in manifests.items()},
         run={"finished": finished, "seconds": 1.5}, **fields,
     )  # fmt: skip
+    store.publish(key, staged, manifest)
+    return manifest
+
+
+def publish_files(home: Home, key: str, kind: str, source: Path | None, parents: Mapping[str, Manifest], **fields: Any) -> Manifest:
+    """A finished asset as a step would leave it, with the files of folder `source`; `fields` replace those of its manifest."""
+    recipe = {"kind": kind, "key": key, "parents": {name: manifest.data_version for name, manifest in parents.items()}}
+    store, identity = home.store(key), fingerprint(recipe)
+    staged = store.stage(key, identity)
+    if source is not None:
+        shutil.copytree(source, staged, dirs_exist_ok=True)
+    files = list_files(staged)
+    manifest = Manifest(**{
+        "kind": kind, "key": key, "recipe": recipe, "recipe_fingerprint": identity, "data_version": files_version(files),
+        "code_version": "1", "parents": {name: parent_entry(parent) for name, parent in parents.items()}, "files": files,
+        "counts": {"rows": 7}, "run": {"finished": 1.0}, **fields,
+    })  # fmt: skip
     store.publish(key, staged, manifest)
     return manifest

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -167,6 +170,33 @@ def test_the_tokenizer_of_another_model(home: Path, published: Path, tmp_path: P
     (moved / "tokenizer.json").write_text(json.dumps(body))
     with pytest.raises(WeightsError, match=r"tokenizer.json: <im_patch> is 423, the model has it at 422: another vocabulary"):
         run_import(import_spec(moved), tmp_path / "ours", quiet)
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda body: body["added_tokens"][0].pop("id"), r"added_tokens\[0\]"),
+        (lambda body: body["added_tokens"].__setitem__(3, "text"), r"added_tokens\[3\]"),
+        (lambda body: body["added_tokens"][1].__setitem__("id", -1), r"added_tokens\[1\]"),
+        (lambda body: body.__setitem__("added_tokens", {}), "added_tokens is"),
+        (lambda body: body["model"].__setitem__("vocab", [["a", 0.0]]), r"model\.vocab"),
+        (lambda body: body.__setitem__("model", None), "model is"),
+        (lambda body: body["model"].__setitem__("type", "Neural"), "cannot be read by the `tokenizers` library"),
+        (
+            lambda body: (body["added_tokens"].pop(1), body["model"]["vocab"].pop("<|im_start|>")),
+            r"lacks the chat markers \['<\|im_start\|>'\]",
+        ),
+        (lambda body: body["model"]["vocab"].__setitem__("red", "one"), r"model\.vocab"),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_named(published: Path, tmp_path: Path, edit: Callable[[Any], object], sentence: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(published, broken)
+    body = json.loads((broken / "tokenizer.json").read_text())
+    edit(body)
+    (broken / "tokenizer.json").write_text(json.dumps(body))
+    with pytest.raises(ValueError, match=rf"broken/tokenizer\.json:? .*{sentence}"):
+        run_import(import_spec(broken), tmp_path / "ours", quiet)
 
 
 def test_identities_are_typed(tmp_path: Path) -> None:

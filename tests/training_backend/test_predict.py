@@ -124,6 +124,18 @@ def test_the_same_run_gives_the_same_bytes(home, tmp_path):
     assert (tmp_path / "one" / "predictions.jsonl").read_bytes() == (tmp_path / "two" / "predictions.jsonl").read_bytes()
 
 
+def test_an_answer_ends_before_the_first_stop_text(home, tmp_path):
+    run_predict(spec(home), tmp_path / "free", lambda line: None)
+    free = {(item.id, item.branch): item.answer for item in read_predictions(tmp_path / "free")[1]}
+    longest = max(free.values(), key=len)
+    stop = [longest[2:4], "never said"]
+    found = run_predict(spec(home, generate={**plain(GENERATE), "stop": stop}), tmp_path / "cut", lambda line: None)
+    cut = {(item.id, item.branch): item.answer for item in read_predictions(tmp_path / "cut")[1]}
+    assert cut == {key: answer.partition(stop[0])[0].strip() for key, answer in free.items()}
+    assert cut != free
+    assert found["facts"]["answers_cut_off"] < len(free)
+
+
 def test_a_limit_asks_the_first_rows(home, tmp_path):
     run_predict(spec(home, limit=2), tmp_path, lambda line: None)
     header, predictions = read_predictions(tmp_path)
@@ -157,5 +169,10 @@ def test_refusals(home, tmp_path):
         run_predict(spec(home, "none"), tmp_path, lambda line: None)
     with pytest.raises(ValueError, match=r"is version 6-.*specified for other"):
         run_predict(spec(home, dataset="other"), tmp_path, lambda line: None)
+    other = msgspec.structs.replace(ENCODE, image_size=2 * SIDE)
+    with pytest.raises(ValueError, match=r"checkpoint/model\.json: vision\.image_size is 28, .* encode\.image_size is 56"):
+        run_predict(spec(home, encode=other), tmp_path, lambda line: None)
+    with pytest.raises(msgspec.ValidationError, match=r"generate\.stop"):
+        run_predict(spec(home, generate={**plain(GENERATE), "stop": [""]}), tmp_path, lambda line: None)
     with pytest.raises(msgspec.ValidationError, match="max_tokens"):
         run_predict(msgspec.structs.replace(spec(home), identity={**spec(home).identity, "max_tokens": "many"}), tmp_path, print)

@@ -10,6 +10,7 @@ believed, and every one is asked for the same frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -45,13 +46,18 @@ class VideoReader:
         from training_backend.data.video_pyav import read_stamps
 
         self._path = path
-        found = read_stamps(path, limits)
-        self._stamps = np.asarray(found.stamps)
-        self._decoder = VIDEO_BACKENDS[backend](path, found.stamps)
+        self._found = read_stamps(path, limits)
+        self._stamps = np.asarray(self._found.stamps)
+        self._decoder = VIDEO_BACKENDS[backend](path, self._found.stamps)
+
+    @cached_property
+    def facts(self) -> MediaFacts:
+        """What the file is; the size is that of its first frame as displayed, which is decoded for it. Raises MediaFault."""
+        found = self._found
         first, _ = self.frames_at([0.0])
         height, width = first.shape[1:3]
-        self.facts = MediaFacts(
-            kind="video", width=width, height=height, bytes=path.stat().st_size, codec=found.codec,
+        return MediaFacts(
+            kind="video", width=width, height=height, bytes=self._path.stat().st_size, codec=found.codec,
             duration=round(found.duration, 6), fps=round(found.rate, 6), n_frames=len(found.stamps),
         )  # fmt: skip
 

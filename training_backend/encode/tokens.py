@@ -84,6 +84,7 @@ class Tokenizer:
             raise TokenizerError(f"{error.filename} is missing: materialise the tokenizer again.") from None
         except (json.JSONDecodeError, UnicodeDecodeError, msgspec.MsgspecError) as error:
             raise TokenizerError(f"{path.parent} cannot be read ({error}): materialise the tokenizer again.") from None
+        check_tokenizer(path, body)
         if extra_tokens < len(EXTRA_TOKENS):
             raise TokenizerError(f"a model needs at least {len(EXTRA_TOKENS)} extra tokens, not {extra_tokens}")
         added = {token["content"]: token["id"] for token in body["added_tokens"]}
@@ -95,8 +96,8 @@ class Tokenizer:
         if missing:
             raise TokenizerError(f"{path} lacks the chat markers {sorted(missing)}; choose a tokenizer that has them.")
         # Without its added tokens the library cannot find any in a text, whatever the text spells.
-        self._plain = _library(body | {"added_tokens": [], "post_processor": None})
-        self._reading = _library(body)
+        self._plain = _library(path, body | {"added_tokens": [], "post_processor": None})
+        self._reading = _library(path, body)
         self.special: dict[str, int] = {name: known[name] for name in dict.fromkeys((*BASE_TOKENS, *added)) if name in known}
         self.special |= {name: self.vocab_size + number for number, name in enumerate(EXTRA_TOKENS)}
         self.bos, self.eos, self.pad = (known[name] for name in (specials.bos, specials.eos, specials.pad))
@@ -157,8 +158,35 @@ class Tokenizer:
         return "".join(self._reading.decode([n], skip_special_tokens=False) if n < size else f"<|unused_{n}|>" for n in ids)
 
 
-def _library(body: dict[str, Any]) -> _Library:
-    return _Library.from_str(json.dumps(body))
+def check_tokenizer(path: Path, body: Any) -> None:
+    """Refuse what is no `tokenizer.json` with a table of whole numbers. Raises TokenizerError naming file and key."""
+    table = body if isinstance(body, dict) else {}
+    added, model = table.get("added_tokens"), table.get("model")
+    if not isinstance(added, list):
+        raise TokenizerError(f"{path}: added_tokens is {_kind(added)}, not a list: no tokenizer of the `tokenizers` library.")
+    if not isinstance(model, dict):
+        raise TokenizerError(f"{path}: model is {_kind(model)}, not a table: no tokenizer of the `tokenizers` library.")
+    for place, token in enumerate(added):
+        if not (isinstance(token, dict) and isinstance(token.get("content"), str) and _is_id(token.get("id"))):
+            raise TokenizerError(f"{path}: added_tokens[{place}] has no text and whole number.")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not vocab or not all(map(_is_id, vocab.values())):
+        raise TokenizerError(f"{path}: model.vocab is no table from texts to whole numbers; BPE has one.")
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 31
+
+
+def _kind(value: object) -> str:
+    return "missing" if value is None else f"a {type(value).__name__}"
+
+
+def _library(path: Path, body: dict[str, Any]) -> _Library:
+    try:
+        return _Library.from_str(json.dumps(body))
+    except Exception as error:  # the library has no type of its own for it
+        raise TokenizerError(f"{path}: cannot be read by the `tokenizers` library: {error}") from None
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out_folder: Path) -> None:
@@ -195,7 +223,8 @@ def install_tokenizer(published: Path, vocab_size: int, out_folder: Path) -> Non
         body = json.loads(published.read_text())
     except (OSError, ValueError) as error:
         raise TokenizerError(f"{published} cannot be read as a tokenizer: {error}") from None
-    added = {token["content"] for token in body.get("added_tokens", [])}
+    check_tokenizer(published, body)
+    added = {token["content"] for token in body["added_tokens"]}
     pad = "<|endoftext|>" if "<|endoftext|>" in added else "<|im_end|>"
     replace_file(out_folder / TOKENIZER_FILE, published.read_bytes())
     _write_specials(out_folder, Specials(vocab_size=vocab_size, bos="<|im_end|>", eos="<|im_end|>", pad=pad))

@@ -25,7 +25,7 @@ from training_backend.model.hf import Imported, Precision, write_ours
 from training_backend.model.hf_config import rope
 from training_backend.model.hf_names import HEAD, our_shapes
 from training_backend.model.molmo2 import init_tensor
-from training_backend.model.tensor_files import TensorFolder, WeightsError, check_tensors, listed
+from training_backend.model.tensor_files import TensorFolder, WeightsError, check_names, check_tensors
 from training_backend.model.weights import SHARD_BYTES
 
 _DECODERS: dict[str, tuple[NormOrder, QkNorm, tuple[str, str]]] = {
@@ -34,6 +34,15 @@ _DECODERS: dict[str, tuple[NormOrder, QkNorm, tuple[str, str]]] = {
     "olmo2": ("post", "full", ("post_attention_layernorm", "post_feedforward_layernorm")),
     "olmo3": ("post", "full", ("post_attention_layernorm", "post_feedforward_layernorm")),
 }
+_KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "mlp_width": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+}
+"""Our field → their key, where the two differ."""
 _BLOCK = {
     "self_attn.q_proj": "wq",
     "self_attn.k_proj": "wk",
@@ -175,11 +184,13 @@ def _rope(part: Section, layers: int, every: int) -> tuple[float, RopeScaling | 
 def _agree(path: Path, said: DecoderConfig, wanted: DecoderConfig) -> list[str]:
     """Refuse a base whose numbers are not the preset's; returns what differs by the recipe's choice."""
     free = {"extra_tokens", "predict_extra", "tied", "sliding_window", "full_attention_every"}
+    by_type = f"model_type {_model_type(path)} means that "
     for field in said.__struct_fields__:
         here, there = getattr(said, field), getattr(wanted, field)
         if field not in free and here != there:
-            what = "another vocabulary: " if field == "vocab_size" else ""
-            raise WeightsError(f"{path}: {what}its {field} is {_plain(here)}, the preset's is {_plain(there)}.")
+            what = {"vocab_size": "another vocabulary: ", "qk_norm": by_type, "norm_order": by_type}.get(field, "")
+            key = _KEYS.get(field, field)
+            raise WeightsError(f"{path}: {what}{key} is {_plain(here)}, the preset's {field} is {_plain(there)}.")
     if (said.sliding_window, said.full_attention_every) != (wanted.sliding_window, wanted.full_attention_every):
         return [
             f"the base looks back over {said.sliding_window or 'everything'} (all of it every {said.full_attention_every} layers), "
@@ -232,12 +243,9 @@ def tower_names(path: Path, source: TensorFolder, config: VisionConfig) -> tuple
     left_out = []
     for name in sorted(set(source.entries) - set(names)):
         match = unused.match(name)
-        if match is None or (match[3] is not None and not depth <= int(match[3]) < config.layers):
-            raise WeightsError(f"{source.path(name)} holds {name}, which a SigLIP tower of the preset does not have.")
-        left_out.append(name)
-    missing = sorted(set(names) - set(source.entries))
-    if missing:
-        raise WeightsError(f"{source.folder} lacks {len(missing)} tensors: {listed(missing)}.")
+        if match is not None and (match[3] is None or depth <= int(match[3]) < config.layers):
+            left_out.append(name)
+    check_names(source, names, frozenset(left_out))
     return names, left_out
 
 

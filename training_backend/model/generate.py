@@ -1,12 +1,12 @@
 """Generation: batches of unequal prompts, a key/value cache, greedy or sampled.
 
-Belongs here: prefill and decode steps. A prompt is an `Encoded` whose last position predicts the first answer token; prompts of a
-batch are padded on the right and every row keeps its own write position, so no row sees another's padding.
+Belongs here: prefill and decode steps, where an answer ends. A prompt is an `Encoded` whose last position predicts the first answer
+token; prompts of a batch are padded on the right and every row keeps its own write position, so no row sees another's padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,26 @@ from training_backend.attention.choose import prepare
 from training_backend.config import GenerateConfig
 from training_backend.model.molmo2 import Molmo2, TensorBatch, _keep, is_full_layer
 from training_backend.pack.batch import Batch, Encoded
+
+
+class StopTexts:
+    """Texts that end an answer, whichever tokens they are made of; `decode` gives the text of ids."""
+
+    def __init__(self, texts: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
+        self.texts, self.decode = texts, decode
+        # A token says a byte or more, so the newest ones hold a text that has just become whole.
+        self.reach = max((len(text.encode()) for text in texts), default=0)
+
+    def ended(self, tokens: Sequence[int]) -> bool:
+        """Whether the last of `tokens` completes one of the texts."""
+        if not self.reach:
+            return False
+        tail = self.decode(tokens[-self.reach :])
+        return any(text in tail for text in self.texts)
+
+    def cut(self, answer: str) -> str:
+        """An answer up to the first of the texts."""
+        return answer[: min((answer.find(text) for text in self.texts if text in answer), default=len(answer))]
 
 
 class _Cache:
@@ -30,12 +50,18 @@ class _Cache:
 
 @torch.inference_mode()
 def generate(
-    model: Molmo2, batch: Batch, prompts: Sequence[Encoded], config: GenerateConfig, stop: Sequence[int]
+    model: Molmo2,
+    batch: Batch,
+    prompts: Sequence[Encoded],
+    config: GenerateConfig,
+    stop: Sequence[int],
+    texts: StopTexts | None = None,
 ) -> list[list[int]]:
     """New tokens of each prompt, without the stop token.
 
     `batch` holds one prompt a row (`pack.loader.collate` of single-example packs, unpadded beyond the longest); `prompts` give
-    lengths and branches. Every row ends at one of `stop` or after `max_new_tokens`. Raises ValueError where they do not match.
+    lengths and branches. Every row ends at one of `stop`, with the token that completes one of `texts`, or after `max_new_tokens`.
+    Raises ValueError where they do not match.
     """
     if len(prompts) != len(batch.tokens):
         raise ValueError(f"{len(prompts)} prompts and a batch of {len(batch.tokens)} rows; one row holds one prompt.")
@@ -80,6 +106,8 @@ def generate(
         for row, (value, ended) in enumerate(zip(token.tolist(), finished.tolist(), strict=True)):
             if not ended:
                 answers[row].append(value)
+                if texts is not None and texts.ended(answers[row]):
+                    finished[row] = True
         if bool(finished.all()) or step + 1 == config.max_new_tokens:
             break
         write = lengths + step

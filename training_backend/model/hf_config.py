@@ -22,6 +22,7 @@ from training_backend.config import ConnectorConfig, DecoderConfig, ModelConfig,
 from training_backend.encode.tokens import EXTRA_TOKENS
 from training_backend.model.config_json import LARGEST, Section, read_json
 from training_backend.model.tensor_files import WeightsError
+from training_backend.model.weights import unequal_fields
 
 OWN_SECTION = "nanomolmo2"
 MODEL_TYPE = "molmo2"
@@ -46,10 +47,7 @@ def from_hf(path: Path) -> ModelConfig:
     raw = read_json(path)
     config = _parse(path, raw)
     if OWN_SECTION in raw:
-        try:
-            own = msgspec.convert(raw[OWN_SECTION], type=ModelConfig)
-        except msgspec.ValidationError as error:
-            raise WeightsError(f"{path}: {OWN_SECTION} cannot be read: {error}") from None
+        own = _own(path, raw[OWN_SECTION])
         if different := differences(_parse(path, to_hf(own)), config):
             raise WeightsError(f"{path}: its {OWN_SECTION} section describes another model; they differ in {', '.join(different)}.")
         config = own
@@ -58,6 +56,24 @@ def from_hf(path: Path) -> ModelConfig:
         if raw.get(key, place) != place:
             raise WeightsError(f"{path}: {key} is {raw[key]!r}, {token} is {place} here: another vocabulary.")
     return config
+
+
+def _own(path: Path, section: object) -> ModelConfig:
+    """Our section, as far as `to_hf` can say it in their words."""
+    try:
+        own = msgspec.convert(section, type=ModelConfig)
+        for part in ("vision", "connector", "decoder"):
+            table = Section(path, f"{OWN_SECTION}.{part}", msgspec.to_builtins(getattr(own, part)))
+            for field, value in table.table.items():
+                if type(value) is int and field != "extra_tokens":
+                    table.get(field, int)
+        _parse(path, to_hf(own))
+    except msgspec.ValidationError as error:
+        raise WeightsError(f"{path}: {OWN_SECTION} cannot be read: {error}") from None
+    except WeightsError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise WeightsError(f"{path}: its {OWN_SECTION} section describes no model that there is: {said}") from None
+    return own
 
 
 def _parse(path: Path, raw: dict[str, Any]) -> ModelConfig:
@@ -174,17 +190,7 @@ def rope(part: Section, layers: int) -> tuple[float, RopeScaling | None]:
 
 def differences(a: ModelConfig, b: ModelConfig) -> list[str]:
     """Fields in which two models compute differently; names, initialisation, windows and ways to write the same layers aside."""
-    first, second = canonical(a), canonical(b)
-    out = []
-    for part in ("vision", "connector", "decoder"):
-        left, right = getattr(first, part), getattr(second, part)
-        for field in left.__struct_fields__:
-            here, there = getattr(left, field), getattr(right, field)
-            if here != there:
-                out.append(f"{part}.{field} ({here!r} and {there!r})")
-    if first.image_attention != second.image_attention:
-        out.append(f"image_attention ({first.image_attention!r} and {second.image_attention!r})")
-    return out
+    return unequal_fields(canonical(a), canonical(b))
 
 
 def canonical(config: ModelConfig) -> ModelConfig:

@@ -17,7 +17,15 @@ from tokenizers import Tokenizer as _Library
 
 from training_backend.config import DecoderConfig
 from training_backend.data.points import POINT_OPEN
-from training_backend.encode.tokens import EXTRA_TOKENS, SPECIALS_FILE, TOKENIZER_FILE, Specials, Tokenizer
+from training_backend.encode.tokens import (
+    EXTRA_TOKENS,
+    SPECIALS_FILE,
+    TOKENIZER_FILE,
+    Specials,
+    Tokenizer,
+    TokenizerError,
+    check_tokenizer,
+)
 from training_backend.model.config_json import read_json
 from training_backend.model.tensor_files import WeightsError
 
@@ -72,16 +80,16 @@ def _added(number: int, content: str, special: bool = True) -> dict[str, Any]:
 def read_tokenizer(folder: Path, out: Path, config: DecoderConfig) -> bool:
     """Write the tokenizer of a Hugging Face Molmo2 folder as ours into `out`; False where the folder has none.
 
-    Raises WeightsError naming file and token where the extra tokens stand elsewhere than in the model.
+    Raises WeightsError naming file and token where the extra tokens stand elsewhere than in the model, TokenizerError for a file
+    that cannot be used.
     """
     path = folder / TOKENIZER_FILE
     if not path.is_file():
         return False
     body = read_json(path)
-    added = body.get("added_tokens")
-    if not isinstance(added, list) or not isinstance(body.get("model"), dict) or not all(isinstance(item, dict) for item in added):
-        raise WeightsError(f"{path} is no tokenizer of the `tokenizers` library.")
-    places = {item.get("content"): item.get("id") for item in added}
+    check_tokenizer(path, body)
+    added = body["added_tokens"]
+    places = {item["content"]: item["id"] for item in added}
     for number, name in enumerate(EXTRA_TOKENS):
         place = config.vocab_size + number
         if places.get(name) != place and (name in RELEASED[:10] or name in places):
@@ -98,7 +106,11 @@ def read_tokenizer(folder: Path, out: Path, config: DecoderConfig) -> bool:
     (out / TOKENIZER_FILE).write_text(json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
     specials = Specials(vocab_size=config.vocab_size, bos=bos, eos=eos, pad=pad)
     (out / SPECIALS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(specials, order="sorted"), indent=1) + b"\n")
-    Tokenizer(out, config.extra_tokens)
+    try:
+        Tokenizer(out, config.extra_tokens)
+    except TokenizerError as error:
+        # What a person can look at is theirs; ours goes with the run.
+        raise TokenizerError(str(error).replace(str(out), str(folder))) from None
     return True
 
 

@@ -24,6 +24,8 @@ INDEX_FILE = "model.safetensors.index.json"
 BLOCK_BYTES = 8 << 20
 """Bytes that a block of rows holds at most (one row at least)."""
 _LISTED = 20  # names that an error lists before it counts the rest
+_SHOWN = 80  # letters of what should never have been written, in an error
+_LONGEST_NAME, _DIMENSIONS = 1000, 8
 # By alignment, widest first: the order that the format's library writes tensors in, those of one type by name.
 _DTYPES = {
     "I64": torch.int64,
@@ -75,7 +77,9 @@ def read_header(path: Path) -> dict[str, _Entry]:
             header = json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(path, pairs))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except WeightsError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: its header is not JSON ({error}).") from None
     if not isinstance(header, dict):
         raise WeightsError(f"{path}: its header is not a table of tensors.")
@@ -91,28 +95,36 @@ def read_header(path: Path) -> dict[str, _Entry]:
         if start != at:
             raise WeightsError(f"{path}: {name} starts at byte {start}, the one before it ends at {at}: an overlap or a gap.")
         at = stop
-    if at != size - 8 - length:
-        raise WeightsError(f"{path}: its tensors take {at:,} bytes, the file has {size - 8 - length:,}; it is truncated or padded.")
+    if at != (held := size - 8 - length):
+        cut = next((name for _, stop, name in sorted(spans) if stop > held), None)
+        where = f"it is cut off in {cut}" if cut is not None else "something follows the last one"
+        raise WeightsError(f"{path}: its tensors take {at:,} bytes, the file has {held:,}: {where}.")
     return entries
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise WeightsError(f"{path}: {next(name for name in names if names.count(name) > 1)} stands in its header twice.")
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise WeightsError(f"{path}: {name[:_SHOWN]!r} stands in its header twice.")
+        table[name] = value
     return table
 
 
 def _entry(path: Path, name: str, value: object) -> tuple[Spec, tuple[int, int]]:
     def whole(numbers: object) -> bool:
-        return isinstance(numbers, list) and all(type(number) is int and number >= 0 for number in numbers)
+        if not isinstance(numbers, list) or len(numbers) > _DIMENSIONS:
+            return False
+        return all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
 
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise WeightsError(f"{path}: {name[:_SHOWN]!r} is no name of a tensor.")
     if not isinstance(value, dict) or not whole(value.get("shape")) or not whole(value.get("data_offsets")):
         raise WeightsError(f"{path}: the header's entry of {name} is malformed.")
-    if value.get("dtype") not in _DTYPES:
-        raise WeightsError(f"{path}: {name} has type {value.get('dtype')!r}; known are {sorted(_DTYPES)}.")
-    spec = Spec(_DTYPES[value["dtype"]], tuple(value["shape"]))
+    dtype = value.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise WeightsError(f"{path}: {name} has type {str(dtype)[:_SHOWN]!r}; known are {sorted(_DTYPES)}.")
+    spec = Spec(_DTYPES[dtype], tuple(value["shape"]))
     offsets = value["data_offsets"]
     if len(offsets) != 2 or offsets[1] - offsets[0] != spec.nbytes:
         raise WeightsError(f"{path}: {name} of shape {list(spec.shape)} needs {spec.nbytes:,} bytes; its offsets are {offsets}.")
@@ -209,10 +221,14 @@ def _check_index(folder: Path, entries: Mapping[str, _Entry]) -> None:
             raise WeightsError(f"{folder / INDEX_FILE} says that {file} holds {name}; it does not.")
 
 
-def check_tensors(source: TensorFolder, wanted: Mapping[str, tuple[int, ...]], optional: Set[str] = frozenset()) -> None:
-    """Refuse a folder whose tensors are not exactly `wanted`, naming what is missing, surplus or misshapen, and where."""
-    missing = sorted(name for name in wanted if name not in source.entries and name not in optional)
-    surplus = sorted(name for name in source.entries if name not in wanted)
+def check_names(source: TensorFolder, wanted: Iterable[str], optional: Set[str] = frozenset()) -> None:
+    """Refuse a folder that does not hold exactly the tensors `wanted`, naming what is missing and what is surplus, and where.
+
+    Those of `optional` may be there or not.
+    """
+    wanted = set(wanted) | optional
+    missing = sorted(wanted - optional - set(source.entries))
+    surplus = sorted(set(source.entries) - wanted)
     parts = []
     if missing:
         parts.append(f"lacks {len(missing)} tensors: {listed(missing)}")
@@ -220,6 +236,11 @@ def check_tensors(source: TensorFolder, wanted: Mapping[str, tuple[int, ...]], o
         parts.append(f"holds {len(surplus)} that the model does not have: {listed([_at(source, name) for name in surplus])}")
     if parts:
         raise WeightsError(f"{source.folder} {'; it '.join(parts)}.")
+
+
+def check_tensors(source: TensorFolder, wanted: Mapping[str, tuple[int, ...]], optional: Set[str] = frozenset()) -> None:
+    """`check_names`, and their shapes."""
+    check_names(source, wanted, optional)
     for name, shape in wanted.items():
         if name in source.entries and source.spec(name).shape != shape:
             raise WeightsError(

@@ -57,16 +57,25 @@ def load_model(folder: Path, config: ModelConfig | None = None) -> Molmo2:
     Raises WeightsError for a missing, surplus, misshapen or torn tensor, naming file and tensor.
     """
     stored = read_config(folder)
-    if config is not None and msgspec.structs.replace(config, name=stored.name, init=stored.init) != stored:
-        different = [
-            field
-            for field in ("vision", "connector", "decoder", "image_attention")
-            if getattr(config, field) != getattr(stored, field)
-        ]
-        raise WeightsError(f"{folder / CONFIG_FILE} is model {stored.name!r}; it differs from {config.name!r} in {different}.")
+    if config is not None and (different := unequal_fields(stored, config)):
+        raise WeightsError(f"{folder / CONFIG_FILE} is not model {config.name!r}: they differ in {', '.join(different)}.")
     with torch.device("meta"):
         model = Molmo2(stored)
     source = TensorFolder(folder, SHARDS)
     check_tensors(source, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     model.load_state_dict({name: source.read(name) for name in source.entries}, assign=True)
     return model
+
+
+def unequal_fields(a: ModelConfig, b: ModelConfig) -> list[str]:
+    """Fields in which two models differ, with both values; names and initialisation aside."""
+    out = []
+    for part in ("vision", "connector", "decoder"):
+        left, right = getattr(a, part), getattr(b, part)
+        for field in left.__struct_fields__:
+            here, there = getattr(left, field), getattr(right, field)
+            if here != there:
+                out.append(f"{part}.{field} ({here!r} and {there!r})")
+    if a.image_attention != b.image_attention:
+        out.append(f"image_attention ({a.image_attention!r} and {b.image_attention!r})")
+    return out

@@ -3,8 +3,9 @@
 Belongs here: the order of things in a step. Everything with a subject of its own is next door: batches (`pack/`), loss, optimiser,
 guard, state, pictures.
 
-A step takes `global_batch` packs. Its loss is the sum over all their weighted tokens divided once by the sum of those weights,
-which is known before the first backward; nothing is averaged before that.
+A step takes `global_batch` packs, shared out over the ranks. Its loss is the sum over all their weighted tokens divided once by the
+sum of those weights, which is known before the first backward; nothing is averaged before that. Rank 0 alone writes: events,
+checkpoints, the result.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from training_backend.api import Execution, RunSpec, Stopped
@@ -33,6 +35,7 @@ from training_backend.encode.draws import position_keys
 from training_backend.model.molmo2 import PARTS, Molmo2, TensorBatch
 from training_backend.model.weights import load_model, save_model
 from training_backend.pack.batch import Batch
+from training_backend.parallel.ranks import Ranks
 from training_backend.parallel.strategies import check_execution, make_fabric
 from training_backend.train.events import EventWriter
 from training_backend.train.flops import batch_flops, peak_flops
@@ -86,6 +89,7 @@ class _Progress:
 
     guard: Guard
     meter: Meter
+    ranks: Ranks
     records: list[dict[str, Any]] = field(default_factory=list)
     totals: dict[str, float] = field(default_factory=lambda: {"tokens": 0.0, "examples": 0.0, "seconds": 0.0, "failures": 0.0})
 
@@ -95,7 +99,7 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     """Train to the last step and write weights, model.json, loss.png and training.json into `out`.
 
     `batches(first_pack)` yields micro-batches from that pack on. Raises Stopped after saving, when asked to stop; RunDiverged.
-    Returns {"counts", "facts"} of the result.
+    Returns {"counts", "facts"} of the result; of other ranks than 0 nothing.
     """
     stage, execution = plan.stage, plan.execution
     torch.manual_seed(stage.seed)
@@ -110,10 +114,11 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
     model.attention = execution.attention
     optimizer_ = build_optimizer(model, stage.optim)
     module, optimizer = fabric.setup(_LossModule(model, stage), optimizer_)
-    run = _Progress(Guard(stage.guard, fabric.device), Meter(fabric.device))
+    run = _Progress(Guard(stage.guard, fabric.device), Meter(fabric.device), Ranks(fabric))
     first = _resume(plan, run_dir, model, optimizer_, run, events)
-    meter, guard, records = run.meter, run.guard, run.records
-    micro_batches = stage.global_batch // execution.micro_batch
+    _check_agreed(first, run.ranks)
+    meter, guard, records, ranks = run.meter, run.guard, run.records, run.ranks
+    micro_batches = stage.global_batch // (execution.micro_batch * ranks.world)
     stream = batches(first * stage.global_batch)
     spoke = drawn = time.monotonic()
     device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else ""
@@ -122,7 +127,7 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
             waited = time.monotonic()
             group = list(itertools.islice(stream, micro_batches))
             meter.wait += time.monotonic() - waited
-            loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, meter)
+            loss, task_losses, task_weights = _accumulate(plan, fabric, module, group, step, run)
             rates = set_rates(optimizer_, stage.optim, step, stage.steps)
             norms = clip_by_part(optimizer_, stage.optim.clip)
             refused = guard.refuse(loss, norms)
@@ -135,39 +140,48 @@ def train(plan: TrainPlan, run_dir: Path, out: Path, batches: Callable[[int], It
                 _write_record(done, run, rates, events, device)
                 _check_diverged(stage, guard, done)
             now = time.monotonic()
-            if now - spoke > LOG_SECONDS:
+            if now - spoke > LOG_SECONDS and ranks.rank == 0:
                 log(f"step {done}/{stage.steps}, loss {records[-1]['loss'] if records else float(loss):.3f}")
                 spoke = now
             if records and now - drawn > LOG_SECONDS:
                 draw_losses(records, run_dir / "loss.png", plan.name)
                 drawn = now
-            stopping = stop_requested() and done < stage.steps
+            stopping = ranks.any(stop_requested()) and done < stage.steps
             if stopping or (done % execution.checkpoint_every == 0 and done < stage.steps):
-                saver.save(_state(plan, done, model, optimizer_, run))
+                meter.gather(ranks)
+                if ranks.rank == 0:
+                    saver.save(_state(plan, done, model, optimizer_, run))
             saver.check()
             if stopping:
                 saver.wait()
+                ranks.wait()  # torchrun ends all ranks when the first has ended, and one may still be writing
                 raise Stopped(f"stopped after step {done} of {stage.steps} as asked")
-    return _finish(plan, out, run_dir, model, run)
+    if int(guard.skipped) == stage.steps:
+        raise RunDiverged(f"the guard skipped all {stage.steps} steps: no loss or gradient was finite.")
+    ranks.close()
+    return _finish(plan, out, run_dir, model, run) if ranks.rank == 0 else {}
 
 
-def _accumulate(plan: TrainPlan, fabric: Fabric, module: nn.Module, group: list[Batch], step: int,
-                meter: Meter) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def _accumulate(plan: TrainPlan, fabric: Fabric, module: _FabricModule, group: list[Batch], step: int,
+                run: _Progress) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of one step over its micro-batches. Returns its loss, and loss and weight by task, detached."""
+    ranks, size = run.ranks, plan.execution.micro_batch
     loss = torch.zeros((), device=fabric.device)
     by_task, weight_by_task = (torch.zeros(len(TASKS), device=fabric.device) for _ in range(2))
     # Known before the first backward. Where it is 0 the loss is 0/0, which the guard refuses.
-    weight = float(sum(float(batch.loss_weight.sum(dtype=np.float64)) for batch in group))
+    [weight] = ranks.host_sum([sum(float(batch.loss_weight.sum(dtype=np.float64)) for batch in group)])
     for number, batch in enumerate(group):
         tensors = {name: torch.from_numpy(getattr(batch, name)).to(fabric.device) for name in TensorBatch.__slots__}
-        pack = step * plan.stage.global_batch + number * plan.execution.micro_batch
-        total, task_loss, task_weight = module(tensors, dropout_seeds(plan.stage.seed, pack, len(batch.tokens)))
-        fabric.backward(total / weight)
+        pack = step * plan.stage.global_batch + (number * ranks.world + ranks.rank) * size
+        with fabric.no_backward_sync(module, enabled=number + 1 < len(group)):
+            total, task_loss, task_weight = module(tensors, dropout_seeds(plan.stage.seed, pack, len(batch.tokens)))
+            fabric.backward(total / weight)
         loss += total.detach() / weight
         by_task += task_loss
         weight_by_task += task_weight
-        meter.batch(batch, batch_flops(plan.model, batch))
-    return loss, by_task, weight_by_task
+        run.meter.batch(batch, batch_flops(plan.model, batch))
+    sums = ranks.device_sum(torch.cat([by_task, weight_by_task, loss[None]]))
+    return sums[-1], sums[: len(TASKS)], sums[len(TASKS) : -1]
 
 
 def dropout_seeds(seed: int, pack: int, packs: int) -> list[int]:
@@ -195,11 +209,16 @@ def _resume(plan: TrainPlan, run_dir: Path, model: Molmo2, optimizer: torch.opti
     restore_model(model, state.model)
     load_named_state(optimizer, state.optimizer)
     run.guard.load(state.guard)
-    run.meter.load(state.meter, state.counts)
+    run.meter.load(state.meter, state.counts, run.ranks)
     run.records.extend(state.records)
     run.totals.update(state.totals)
     events.emit("resume", step=state.step, steps=plan.stage.steps)
     return state.step
+
+
+def _check_agreed(first: int, ranks: Ranks) -> None:
+    if ranks.host_sum([first])[0] != first * ranks.world:
+        raise RuntimeError(f"rank {ranks.rank} resumes after step {first}, others elsewhere: do all see the same run directory?")
 
 
 def _check_diverged(stage: StageConfig, guard: Guard, done: int) -> None:
@@ -215,6 +234,10 @@ def _check_diverged(stage: StageConfig, guard: Guard, done: int) -> None:
 def _write_record(step: int, run: _Progress, rates: dict[str, float], events: EventWriter, device_name: str) -> None:
     """One point of the loss curve; also an event. This is where the device is waited for."""
     meter, totals = run.meter, run.totals
+    meter.gather(run.ranks)
+    if run.ranks.rank > 0:
+        meter.reset()
+        return
     loss, weight, taken = meter.loss.tolist(), meter.weight.tolist(), int(meter.taken)
     seconds = meter.elapsed()
     if taken:
@@ -227,7 +250,7 @@ def _write_record(step: int, run: _Progress, rates: dict[str, float], events: Ev
             "step", **record, norms=norms, rates=rates, tokens_per_second=meter.tokens / seconds,
             examples_per_second=meter.examples / seconds, teraflops=meter.flops / seconds / 1e12,
             mfu=meter.flops / seconds / peak if peak else None, fill=meter.tokens / meter.positions,
-            wait_share=meter.wait / seconds, skipped=int(run.guard.skipped), failures=meter.failures,
+            wait_share=meter.wait / (seconds * run.ranks.world), skipped=int(run.guard.skipped), failures=meter.failures,
             memory_bytes=torch.cuda.max_memory_allocated() if device_name else None,
         )  # fmt: skip
     if taken < meter.steps:
@@ -243,8 +266,6 @@ def _write_record(step: int, run: _Progress, rates: dict[str, float], events: Ev
 def _finish(plan: TrainPlan, out: Path, run_dir: Path, model: Molmo2, run: _Progress) -> dict[str, Any]:
     """Weights, picture and summary of a finished run. The weights are read back before anyone may call them finished."""
     records, totals = run.records, run.totals
-    if not records:
-        raise RunDiverged(f"the guard skipped all {plan.stage.steps} steps: no loss or gradient was finite.")
     save_model(out, model)
     reloaded = load_model(out, plan.model).state_dict()
     for name, tensor in model.state_dict().items():

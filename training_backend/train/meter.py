@@ -15,15 +15,19 @@ from torch import Tensor
 from training_backend.data.example import TASKS
 from training_backend.model.molmo2 import PARTS
 from training_backend.pack.batch import Batch
+from training_backend.parallel.ranks import Ranks
 
 _SUMS = ("loss", "weight", "norms", "taken")
 _COUNTS = ("steps", "tokens", "positions", "examples", "failures", "flops", "wait", "seconds")
+_APART = ("tokens", "positions", "examples", "failures", "flops", "wait")
+"""Counts of which every rank has its own; the others and the sums are the same on all."""
 
 
 class Meter:
     """Weighted loss and weight by task, gradient norms and number of the steps that were taken; refused steps count nowhere.
 
-    `wait` are seconds spent waiting for data, `seconds` those that earlier attempts spent on the record under way.
+    `wait` are seconds spent waiting for data, added up over ranks, `seconds` those that earlier attempts spent on the record under
+    way.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,13 +52,28 @@ class Meter:
         self.flops += flops
 
     def step(self, loss: Tensor, weight: Tensor, norms: Tensor, refused: Tensor) -> None:
-        """Add a step's sums by task and its norms, where it was taken. What is refused may be NaN, so it is not multiplied."""
+        """Add a step's sums by task over all ranks, and its norms, where it was taken.
+
+        What is refused may be NaN, so it is not multiplied.
+        """
         keep = refused < 0.5
         self.loss += torch.where(keep, loss, torch.zeros_like(loss))
         self.weight += torch.where(keep, weight, torch.zeros_like(weight))
         self.norms += torch.where(keep, norms, torch.zeros_like(norms))
         self.taken += keep
         self.steps += 1
+
+    def gather(self, ranks: Ranks) -> None:
+        """Move what the ranks counted apart to rank 0; the others go on from nothing. All ranks call it together."""
+        counts = ranks.host_sum([getattr(self, name) for name in _APART])
+        for name, count in zip(_APART, counts, strict=True):
+            setattr(self, name, type(getattr(self, name))(count))
+        self._leave_to_rank_0(ranks)
+
+    def _leave_to_rank_0(self, ranks: Ranks) -> None:
+        if ranks.rank > 0:
+            for name in _APART:
+                setattr(self, name, type(getattr(self, name))(0))
 
     def elapsed(self) -> float:
         """Seconds of the record under way, over all attempts."""
@@ -68,10 +87,11 @@ class Meter:
         """Counts to save."""
         return {name: getattr(self, name) for name in _COUNTS} | {"seconds": self.elapsed()}
 
-    def load(self, tensors: dict[str, Tensor], counts: dict[str, Any]) -> None:
-        """Inverse of `tensors` and `counts`. Raises KeyError for one that is missing."""
+    def load(self, tensors: dict[str, Tensor], counts: dict[str, Any], ranks: Ranks) -> None:
+        """Inverse of `tensors` and `counts`, which all ranks read. Raises KeyError for one that is missing."""
         for name in _SUMS:
             setattr(self, name, tensors[name].to(self.device).clone())
         for name in _COUNTS:
             setattr(self, name, counts[name])
+        self._leave_to_rank_0(ranks)
         self._started = time.monotonic()

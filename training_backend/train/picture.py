@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training_backend.data.example import TASKS
 from training_backend.data.manifest import replace_file
+
+
+def task_color(task: str) -> tuple[float, float, float]:
+    """The colour of a task, the same in every picture: ten strong ones, then their light twins."""
+    from matplotlib import colormaps
+
+    number = TASKS.index(task)
+    found: tuple[float, float, float] = colormaps["tab20"].colors[2 * number % 20 + number // 10]  # type: ignore[attr-defined]
+    return found
 
 
 def draw_losses(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -24,7 +34,7 @@ def draw_losses(records: Sequence[dict[str, Any]], path: Path, title: str) -> No
     axes = figure.add_subplot()
     for task in sorted({name for record in records for name in record["tasks"]}):
         points = [(record["step"], record["tasks"][task]) for record in records if task in record["tasks"]]
-        axes.plot(*zip(*points, strict=True), linewidth=1, alpha=0.8, label=task.replace("_", " "))
+        axes.plot(*zip(*points, strict=True), linewidth=1, alpha=0.8, label=task.replace("_", " "), color=task_color(task))
     axes.plot([r["step"] for r in records], [r["loss"] for r in records], color="black", linewidth=2.2, label="all")
     values = [record["loss"] for record in records]
     if values and min(values) > 0 and max(values) / min(values) > 5:

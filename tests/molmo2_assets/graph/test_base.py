@@ -8,15 +8,18 @@ from pathlib import Path
 import dagster as dg
 import msgspec
 import pytest
+import torch
 
 from molmo2_assets.graph.base import base_assets
 from molmo2_assets.home import Home
 from molmo2_assets.profile import BaseWeights, Profile, WeightsSource, load_profile
 from tests.support import peers
+from tests.support.hub_server import serve_hub
 from tests.support.models import PATCH, SIDE
 from tests.support.shell import ROOT
 from tests.support.transformers_peer import need_transformers
 from training_backend.data.manifest import Manifest
+from training_backend.model.tensor_files import TensorFolder
 from training_backend.model.weights import load_model
 
 transformers = need_transformers()
@@ -40,9 +43,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def profile(decoder: Path, vision: Path) -> Profile:
+def profile(decoder: Path | WeightsSource, vision: Path | WeightsSource) -> Profile:
     """The small test profile, started from these."""
-    base = BaseWeights(decoder=WeightsSource(folder=str(decoder)), vision=WeightsSource(folder=str(vision)))
+    first, second = (WeightsSource(folder=str(each)) if isinstance(each, Path) else each for each in (decoder, vision))
+    base = BaseWeights(decoder=first, vision=second)
     return msgspec.structs.replace(load_profile("micro", [ROOT / "tests"]), model=MODEL, base_weights=base)
 
 
@@ -69,6 +73,28 @@ def test_weights_to_start_from(folders: Path, tmp_path: Path) -> None:
     assert materialise(home, profile(moved, folders / "vision"))[2] == "hit"
     (moved / "generation_config.json").write_text("{}")
     assert materialise(home, profile(moved, folders / "vision"))[2] == "miss"
+
+
+def test_weights_from_the_hub_at_their_commits(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What later commits hold says nothing; a commit that is there is not asked for again."""
+    sources = {}
+    with serve_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        for name in ("decoder", "vision"):
+            files = {path.name: path.read_bytes() for path in (folders / name).iterdir()}
+            repository = hub.add(f"org/{name}", files)
+            sources[name] = WeightsSource(repo=f"org/{name}", revision=repository.branches["main"])
+            repository.commit({**files, "config.json": b"{}"})
+        home = Home(tmp_path / "home", "micro")
+        made, manifest, cache = materialise(home, profile(**sources))
+        assert cache == "miss"
+        assert manifest.recipe["config"]["sources"] == {name: f"{at.repo}@{at.revision}" for name, at in sources.items()}
+        asked = len(hub.requests)
+        assert asked > 0
+        assert materialise(home, profile(**sources))[2] == "hit"
+        assert len(hub.requests) == asked
+    norm = TensorFolder(folders / "decoder").read("model.norm.weight")
+    assert torch.equal(load_model(made, MODEL).state_dict()["decoder.norm.weight"], norm)
 
 
 def test_folders_that_are_none(folders: Path, tmp_path: Path) -> None:

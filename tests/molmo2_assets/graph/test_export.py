@@ -12,34 +12,17 @@ import pytest
 from molmo2_assets.graph.publish import publish_assets
 from molmo2_assets.home import Home
 from molmo2_assets.profile import ExportSpec, Profile, load_profile
+from tests.support.homes import publish_files
 from tests.support.published import MODEL, RECIPE, checkpoint_at
 from tests.support.shell import ROOT
-from training_backend.data.fingerprint import fingerprint
-from training_backend.data.manifest import Manifest, files_version, list_files, parent_entry
-
-
-def publish(home: Home, key: str, kind: str, source: Path | None, parents: dict[str, Manifest], **run: Any) -> Manifest:
-    """A finished asset, as a step would leave it."""
-    recipe = {"kind": kind, "key": key, "parents": {name: manifest.data_version for name, manifest in parents.items()}}
-    store, identity = home.store(key), fingerprint(recipe)
-    staged = store.stage(key, identity)
-    for path in source.iterdir() if source else ():
-        (staged / path.name).write_bytes(path.read_bytes())
-    manifest = Manifest(
-        kind=kind, key=key, recipe=recipe, recipe_fingerprint=identity, data_version=files_version(list_files(staged)),
-        code_version="1", parents={name: parent_entry(parent) for name, parent in parents.items()}, files=list_files(staged),
-        counts={"rows": 7}, run={"finished": 1.0},
-    )  # fmt: skip
-    store.publish(key, staged, manifest)
-    return manifest
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     made, home = checkpoint_at(tmp_path / "made"), Home(tmp_path / "home", "micro")
-    tokenizer = publish(home, "tokenizer", "tokenizer", made / "tokenizer", {})
-    sequences = publish(home, "long_context_sequences", "sequences", None, {"tokenizer": tokenizer})
-    publish(home, "long_context_checkpoint", "checkpoint", made / "checkpoint", {"long_context_sequences": sequences})
+    tokenizer = publish_files(home, "tokenizer", "tokenizer", made / "tokenizer", {})
+    sequences = publish_files(home, "long_context_sequences", "sequences", None, {"tokenizer": tokenizer})
+    publish_files(home, "long_context_checkpoint", "checkpoint", made / "checkpoint", {"long_context_sequences": sequences})
     return home
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from tests.molmo2_assets.graph.conftest import Made
 from tests.support.graphql import WebServer
-from tests.support.shell import activated, end_group, free_port, server
+from tests.support.shell import ROOT, activated, end_group, free_port, server
 from training_backend.launch.processes import Identity, is_alive
 
 pytestmark = pytest.mark.xdist_group("graph")
@@ -41,9 +42,9 @@ def long_environment(made: Made) -> dict[str, str]:
     return {**made.environment, "MOLMO2_PROFILE": "long_training"}
 
 
-def running(root: Path) -> tuple[Path, Identity]:
+def running(root: Path, seconds: float = 120) -> tuple[Path, Identity]:
     """Run directory and agent of the one training run of the long profile, once it has saved something."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         for folder in root.glob("long_training/runs/train-*"):
             agent = folder / "agent.json"
@@ -119,3 +120,19 @@ def test_terminate_stops_and_saves_and_the_next_run_resumes(long_home: Made, tmp
     assert stopped.returncode == 0, stopped.stdout
     assert not is_alive(agent)
     assert "interrupted" in stopped.stdout
+
+
+def test_a_demo_in_the_background_ends_when_it_is_asked(long_home: Made, tmp_path: Path) -> None:
+    """As a script without job control starts it: SIGINT is ignored there, and Dagster gives SIGTERM whatever SIGINT has."""
+    with (tmp_path / "log").open("wb") as log:
+        demo = subprocess.Popen(
+            ["bash", "-c", f'trap "" INT; source "{ROOT}/activate.sh" && exec molmo2 demo'],
+            env=long_environment(long_home), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _, agent = running(long_home.root, 240)  # behind a first stage and its evaluations
+        demo.send_signal(signal.SIGTERM)
+        demo.wait(30)
+        assert is_alive(agent), "a command that goes away detaches"
+    finally:
+        end_group(demo)

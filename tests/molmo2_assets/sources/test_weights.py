@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,7 +102,12 @@ def test_the_network_may_be_off(hub: HubServer, tmp_path: Path, monkeypatch: pyt
         ((503, "Busy"), "The Hub answered 503 for org/model"),
     ],
 )  # fmt: skip
-def test_what_the_hub_refuses_is_one_sentence(hub: HubServer, tmp_path: Path, refuse: tuple[int, str], message: str) -> None:
+def test_what_the_hub_refuses_is_one_sentence(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: tuple[int, str], message: str
+) -> None:
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))  # the client waits 23 s for a busy listing
     hub.repositories[REPO].refuse = refuse
     with pytest.raises(SourceUnavailable, match=message) as caught:
         fetched(hub, tmp_path)

@@ -185,6 +185,22 @@ def test_a_broken_back_end_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None
     choose.probe.cache_clear()
 
 
+@pytest.mark.parametrize(("decoder", "built"), [({}, 1), ({"sliding_window": 4, "full_attention_every": 2}, 2)])
+def test_a_block_mask_is_built_once_a_micro_batch(decoder: dict[str, int], built: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for all layers; where some look back over a window only, one for those and one for the others."""
+    choose.choose("flex", "cpu", torch.float32, (4, 2, 16), False)  # the probe builds one of its own
+    specs = []
+    build = flex.block_mask
+    monkeypatch.setattr(flex, "block_mask", lambda spec: specs.append(spec) or build(spec))
+    batch = TensorBatch.from_numpy(pack([[random_example(np.random.default_rng(0), 1, 2)]], 48))
+    model = Molmo2(small_config(head_dim=16, layers=4, **decoder))
+    model.init_weights(0)
+    model.attention = "flex"
+    with torch.no_grad():
+        model(batch)
+    assert len(specs) == built
+
+
 def test_the_model_says_the_same_with_either() -> None:
     rng = np.random.default_rng(0)
     batch = TensorBatch.from_numpy(pack([[random_example(rng, 1, 2), random_example(rng, 0, 1)]], 48))

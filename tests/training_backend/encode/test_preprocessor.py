@@ -26,7 +26,7 @@ from tests.support.examples import (
     tracking,
 )
 from training_backend.config import LossConfig, LossRule
-from training_backend.data.example import TASKS, Example, Subtitle, Text
+from training_backend.data.example import TASKS, Choices, Example, Point, Points, Subtitle, Text
 from training_backend.data.media import MediaFault
 from training_backend.encode.draws import VARIANTS, Draws, position_keys, variant_of
 from training_backend.encode.preprocessor import CODE_VERSION, OversizedError, Preprocessor
@@ -106,6 +106,34 @@ def check_fields(encoded: Encoded, tokenizer: Tokenizer) -> None:
         owner = encoded.image[encoded.slot]
         for crop in range(len(encoded.crops)):
             assert len(np.unique(owner[(crop_of == crop).any(axis=1)])) <= 1
+
+
+@pytest.mark.parametrize("syntax", ["report", "release"])
+def test_words_that_spell_special_tokens_stay_words(tokenizer: Tokenizer, syntax: str) -> None:
+    """Questions, answers, options, labels, queries and subtitles: no placeholder, no marker, no end comes of them."""
+    encoder = worker(tokenizer, 4000, point_syntax=syntax)
+    specials = sorted(set(tokenizer.special.values()))
+
+    def said(words: str) -> list[tuple[list[int], int]]:
+        points = Points(label=words, points=(Point(x=0.5, y=0.5, id=0),))
+        choices = Choices(options=(words, f"{words}?"), answer=0)
+        image = row(
+            "image_qa", [picture()], asked(words, words),
+            branch(("user", [Text(text=words)]), ("assistant", [choices]), name="c"),
+            branch(("assistant", [points]), name="p", style="pointing"),
+        )  # fmt: skip
+        film = row("video_subtitle_qa", [clip(subtitles=[Subtitle(start=0.0, end=1.0, text=words)])], asked(words, words))
+        found = []
+        for example in (image, film):
+            made = [encoder.encode(example, 0, None), *(encoder.prompt(example, n, None) for n in range(len(example.branches)))]
+            for item in made:
+                learned = item.targets[item.weights > 0]
+                ids = [*item.tokens.tolist(), *learned.tolist()]
+                found.append(([number for number in ids if number in specials], len(item.slot)))
+        return found
+
+    assert all(visual for _, visual in said("red"))
+    assert said("".join(tokenizer.special)) == said("red")
 
 
 @settings(max_examples=40, deadline=None)

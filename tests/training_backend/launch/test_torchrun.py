@@ -1,6 +1,6 @@
 """Several ranks under torchrun: every one is known, dies with its agent, and none is left by a stop.
 
-The ranks are the patient worker's. That training itself refuses more than one process is tested in `parallel/test_strategies.py`.
+The ranks are the patient worker's. Training with several is tested in `train/test_ranks.py`.
 """
 
 from __future__ import annotations

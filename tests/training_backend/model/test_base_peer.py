@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.support import peers
 from tests.support.models import PATCH, SIDE, pack
@@ -189,17 +192,50 @@ def _olmo3(**changes: Any) -> ModelConfig:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab_size": 51}, r"config\.json: another vocabulary: its vocab_size is 50, the preset's is 51"),
-        ({"rope_theta": 1e4}, r"config\.json: its rope_theta is 500000\.0, the preset's is 10000\.0"),
-        ({"layers": 9}, r"its layers is 8, the preset's is 9"),
-        ({"qk_norm": "head"}, r"its qk_norm is full, the preset's is head"),
-        ({"rope_scaling": None}, r"its rope_scaling is \{.*\}, the preset's is None"),
+        ({"vocab_size": 51}, r"config\.json: another vocabulary: vocab_size is 50, the preset's vocab_size is 51"),
+        ({"rope_theta": 1e4}, r"config\.json: rope_theta is 500000\.0, the preset's rope_theta is 10000\.0"),
+        ({"layers": 9}, r"config\.json: num_hidden_layers is 8, the preset's layers is 9"),
+        ({"qk_norm": "head"}, r"config\.json: model_type olmo3 means that qk_norm is full, the preset's qk_norm is head"),
+        ({"rope_scaling": None}, r"config\.json: rope_scaling is \{.*\}, the preset's rope_scaling is None"),
         ({"tied": True}, r"lm_head\.weight differs from model\.embed_tokens\.weight; the preset ties the two"),
     ],
 )
 def test_a_base_that_is_not_the_presets(bases: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         import_base(bases / "decoder", bases / "vision", bases / "out", _olmo3(**changes))
+
+
+def _edit(folder: Path, gone: Sequence[str], more: Sequence[str]) -> None:
+    """Take tensors out of the first shard of a folder and put others in; nothing else says what it holds."""
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        kept = {name: tensor for name, tensor in tensors.items() if name not in gone}
+        save_file({**kept, **{name: torch.zeros(1) for name in more}}, path)
+        more = ()
+
+
+def test_missing_and_surplus_tensors_are_listed(bases: Path) -> None:
+    vision, decoder = bases / "vision", bases / "decoder"
+    gone = ("embeddings.patch_embedding.bias", "encoder.layers.0.mlp.fc1.bias")
+    _edit(vision, gone, ("encoder.layers.9.mlp.fc1.bias", "new.weight"))
+    with pytest.raises(
+        WeightsError, match=r"vision lacks 2 tensors: embed.*_embedding\.bias, encoder.*fc1\.bias; it holds 2 "
+    ) as said:
+        import_base(decoder, vision, bases / "out", _olmo3())
+    assert re.search(r"holds 2 .*: encoder\.layers\.9\.mlp\.fc1\.bias \(model.*\), new\.weight \(model", str(said.value))
+    _edit(decoder, ("model.norm.weight",), ("model.layers.8.mlp.up_proj.weight",))
+    with pytest.raises(WeightsError, match=r"decoder lacks 1 .*: model\.norm\.weight; it holds 1 .*: model\.layers\.8\..* \(model"):
+        import_base(decoder, vision, bases / "out", _olmo3())
+
+
+@pytest.mark.parametrize("name", ["decoder", "vision"])
+def test_a_shard_that_broke_off_is_named(bases: Path, name: str) -> None:
+    path = max((bases / name).glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=rf"{name}/{path.name}: its tensors take .* it is cut off in "):
+        import_base(bases / "decoder", bases / "vision", bases / "out", _olmo3())
+    assert not (bases / "out").exists()
 
 
 def test_looking_over_everything_is_a_choice_that_is_told(bases: Path) -> None:

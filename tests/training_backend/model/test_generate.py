@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support import peers
 from tests.support.models import pack, random_example, small_config
 from training_backend.config import GenerateConfig
-from training_backend.model.generate import generate
+from training_backend.model.generate import StopTexts, generate
 from training_backend.model.molmo2 import Molmo2, TensorBatch
 from training_backend.pack.batch import Encoded
 
@@ -67,6 +69,33 @@ def test_rows_stop_alone_and_sampling_follows_its_seed() -> None:
     first = generate(model, batch, prompts, hot, stop=[-5])
     assert first == generate(model, batch, prompts, hot, stop=[-5])
     assert first != generate(model, batch, prompts, GenerateConfig(max_new_tokens=6, temperature=1.0, seed=2), stop=[-5])
+
+
+def test_a_text_ends_its_row_with_the_token_that_completes_it() -> None:
+    """Texts lie across tokens as they like: here a token says two letters, and a text begins in the middle of one."""
+
+    def spell(ids: Sequence[int]) -> str:
+        return "".join(f"{chr(97 + number // 8)}{chr(97 + number % 8)}" for number in ids)
+
+    rng = np.random.default_rng(6)
+    model = Molmo2(small_config())
+    peers.randomise(model, 2)
+    items = [random_example(rng, 1, 1) for _ in range(3)]
+    batch = pack([[item] for item in items], max(len(item["tokens"]) for item in items))
+    prompts = [_prompt(item) for item in items]
+    settings = GenerateConfig(max_new_tokens=10)
+    free = generate(model, batch, prompts, settings, stop=[-5])
+    wanted = spell(free[0])[5:8]
+    texts = StopTexts(["never said", wanted], spell)
+    cut = generate(model, batch, prompts, settings, [-5], texts)
+    for long, short in zip(free, cut, strict=True):
+        said = spell(long)
+        expected = -(-(said.index(wanted) + len(wanted)) // 2) if wanted in said else len(long)
+        assert short == long[:expected]
+    assert len(cut[0]) == 4 < len(free[0])
+    assert texts.cut(spell(cut[0])) == spell(free[0])[:5]
+    assert texts.cut("nothing of it") == "nothing of it"
+    assert not StopTexts([], spell).ended(free[0])
 
 
 def test_padding_rows_of_the_batch_changes_nothing() -> None:

@@ -155,6 +155,27 @@ def test_another_preset_and_a_lying_section(folder: Path) -> None:
         from_hf(folder / "config.json")
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value", "said"),
+    [
+        ("vision", "heads", 0, r"nanomolmo2\.vision\.heads is 0; it is a size"),
+        ("vision", "patch_size", 0, r"nanomolmo2\.vision\.patch_size is 0; it is a size"),
+        ("vision", "layers", 4000, r"vit_config\.num_hidden_layers is 4,000; more than"),
+        ("vision", "feature_layers", [], r"vision_feature_layer is \[\] of 3 layers"),
+        ("vision", "heads", "two", r"cannot be read: Expected `int`.*\$\.vision\.heads"),
+        ("connector", "heads", -1, r"nanomolmo2\.connector\.heads is -1; it is a size"),
+        ("decoder", "rope_theta", -1.0, r"text_config\.rope_theta is -1\.0"),
+        ("decoder", "sliding_window", 4, r"no such decoder\.sliding_window"),
+    ],
+)
+def test_a_section_that_describes_no_model_is_named(folder: Path, part: str, field: str, value: object, said: str) -> None:
+    body = json.loads((folder / "config.json").read_text())
+    body["nanomolmo2"][part][field] = value
+    (folder / "config.json").write_text(json.dumps(body))
+    with pytest.raises(WeightsError, match=rf"config\.json: (its )?nanomolmo2 .*{said}"):
+        from_hf(folder / "config.json")
+
+
 def test_missing_and_surplus_tensors_are_listed(folder: Path) -> None:
     (path,) = folder.glob("*.safetensors")
     source = TensorFolder(folder)

@@ -22,7 +22,7 @@ from training_backend.encode.images import Geometry, choose_tiling, crop_image
 from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import Tokenizer
 from training_backend.encode.video import uniform_times
-from training_backend.model.generate import generate
+from training_backend.model.generate import StopTexts, generate
 from training_backend.model.molmo2 import TensorBatch
 from training_backend.model.vision import patchify
 from training_backend.model.weights import load_model
@@ -107,6 +107,13 @@ def test_pictures_and_words(opened: tuple[Path, Recipe, Any, Any], count: int) -
     said = theirs.generate(**inputs, max_new_tokens=12, do_sample=False)[0, len(prompt.tokens) :].tolist()
     assert answer == said[: len(answer)]
     assert set(said[len(answer) :]) <= {tokenizer.eos}
+    # A text that lies across two tokens ends it in both.
+    text = tokenizer.decode(answer[2:4])[1:]
+    texts = StopTexts([text], tokenizer.decode)
+    ended = theirs.generate(**inputs, max_new_tokens=12, do_sample=False, stop_strings=[text], tokenizer=processor.tokenizer)
+    cut = generate(model, batch, [prompt], GenerateConfig(max_new_tokens=12), [tokenizer.eos], texts)[0]
+    assert cut == ended[0, len(prompt.tokens) :].tolist()
+    assert len(cut) < 12
 
 
 def test_a_video_and_words(opened: tuple[Path, Recipe, Any, Any]) -> None:

@@ -67,16 +67,23 @@ HOSTILE = {
     "cut header": (_raw({"a": _entry(0, 8)})[:20], "truncated"),
     "no JSON": (_raw(b"\xff\xfe{"), "not JSON"),
     "deep JSON": (_raw(b"[" * 100_000), "not JSON|malformed"),
+    "a number without end": (_raw(b'{"a": ' + b"9" * 10_000 + b"}"), "not JSON"),
     "a list": (_raw([1]), "not a table"),
-    "an entry twice": (_raw(b'{"a": 1, "a": 2}'), "a stands in its header twice"),
+    "an entry twice": (_raw(b'{"a": 1, "a": 2}'), "'a' stands in its header twice"),
     "no offsets": (_raw({"a": {"dtype": "F32", "shape": [1]}}), "entry of a is malformed"),
     "negative shape": (_raw({"a": _entry(0, 8, shape=[-2])}, bytes(8)), "entry of a is malformed"),
+    "a name of two lines": (_raw({"a\n\x1b[2Jb": _entry(0, 8)}, bytes(8)), r"'a\\n\\x1b\[2Jb' is no name of a tensor"),
     "unknown type": (_raw({"a": _entry(0, 8, dtype="F4")}, bytes(8)), "a has type 'F4'"),
+    "a type that is a list": (_raw({"a": _entry(0, 8, dtype=["F32"])}, bytes(8)), r"a has type \"\['F32'\]\""),
+    "a thousand dimensions": (_raw({"a": _entry(0, 8, shape=[1] * 1000)}, bytes(8)), "entry of a is malformed"),
     "sizes that lie": (_raw({"a": _entry(0, 8, shape=[1 << 40])}, bytes(8)), r"a of shape \[1099511627776\] needs"),
     "overlap": (_raw({"a": _entry(0, 8), "b": _entry(4, 12)}, bytes(12)), "b starts at byte 4"),
     "gap": (_raw({"a": _entry(0, 8), "b": _entry(12, 16)}, bytes(16)), "b starts at byte 12"),
-    "truncated": (_raw({"a": _entry(0, 8)}, bytes(7)), "its tensors take 8 bytes, the file has 7"),
-    "padded": (_raw({"a": _entry(0, 8)}, bytes(9)), "its tensors take 8 bytes, the file has 9"),
+    "truncated": (
+        _raw({"b": _entry(8, 16), "a": _entry(0, 8), "c": _entry(16, 20)}, bytes(15)),
+        "its tensors take 20 bytes, the file has 15: it is cut off in b",
+    ),
+    "padded": (_raw({"a": _entry(0, 8)}, bytes(9)), "its tensors take 8 bytes, the file has 9: something follows"),
 }
 
 
@@ -88,10 +95,30 @@ def test_hostile_files_are_refused_by_name(tmp_path: Path, case: str) -> None:
     with pytest.raises(WeightsError, match=message) as caught:
         read_header(path)
     assert "model.safetensors" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         _write(tmp_path / f"{name}.safetensors", {"x": torch.ones(1)})
     with pytest.raises(WeightsError, match=r"b\.safetensors holds x, which a\.safetensors holds too"):
+        TensorFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (b"{", r"index\.json is no index"),
+        (b"[]", r"index\.json is no index"),
+        (b'{"weight_map": {"x": 1}}', r"index\.json is no index"),
+        (b'{"weight_map": {"x": ' + b"9" * 10_000 + b"}}", r"index\.json is no index"),
+        (b'{"weight_map": {"x": "gone.safetensors"}}', r"gone\.safetensors cannot be read: No such file"),
+        (b'{"weight_map": {"x": "a.bin"}}', r"index\.json names 'a\.bin', which is no safetensors file of this folder"),
+        (b'{"weight_map": {"y": "a.safetensors"}}', r"index\.json says that a\.safetensors holds y; it does not"),
+    ],
+)
+def test_an_index_that_lies_is_named(tmp_path: Path, index: bytes, message: str) -> None:
+    _write(tmp_path / "a.safetensors", {"x": torch.ones(1)})
+    (tmp_path / tensor_files.INDEX_FILE).write_bytes(index)
+    with pytest.raises(WeightsError, match=message):
         TensorFolder(tmp_path)

@@ -12,12 +12,11 @@ from training_backend.parallel.strategies import check_execution, make_fabric
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"strategy": "fsdp2"}, "strategy 'fsdp2' is not built yet; available: single."),
-        ({"strategy": "fsdp2", "processes": 8}, "strategy 'fsdp2' is not built yet; available: single."),
-        ({"strategy": "ddp"}, "strategy 'ddp' is not built yet; available: single."),
-        ({"strategy": "deepspeed"}, "strategy 'deepspeed' is not built yet; available: single."),
-        ({"processes": 2}, "strategy 'single' runs one process, not 2; set processes to 1."),
-        ({"processes": 0}, "strategy 'single' runs one process, not 0; set processes to 1."),
+        ({"strategy": "fsdp2"}, "strategy 'fsdp2' is not built yet; available: ddp, single."),
+        ({"strategy": "fsdp2", "processes": 8}, "strategy 'fsdp2' is not built yet; available: ddp, single."),
+        ({"strategy": "deepspeed"}, "strategy 'deepspeed' is not built yet; available: ddp, single."),
+        ({"processes": 2}, "strategy 'single' runs one process, not 2; set processes to 1, or strategy to ddp."),
+        ({"strategy": "ddp", "processes": 0}, "processes is 0; it must be at least 1."),
         ({"activation_checkpointing": True}, "activation_checkpointing True is not built yet; available: False."),
         ({"compile": True}, "compile True is not built yet; available: False."),
         ({"wandb_project": "mine"}, "wandb_project 'mine' is not built yet; available: None."),
@@ -44,6 +43,13 @@ def test_the_single_strategy() -> None:
     fabric = make_fabric(Execution(device="cpu", attention="reference"), "fp32")
     assert (fabric.device.type, fabric.world_size) == ("cpu", 1)
     assert make_fabric(Execution(device="auto"), "bf16").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_ranks_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fabric alone would run this process's own command a second time, whatever it is."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="strategy 'ddp' with 2 processes is started by torchrun"):
+        make_fabric(Execution(device="cpu", strategy="ddp", processes=2), "fp32")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training_backend.train.picture import draw_losses
+from training_backend.data.example import TASKS
+from training_backend.train.picture import draw_losses, task_color
 
 RECORDS = [
     {"step": step, "loss": 5.0 / step, "tasks": {"image_caption": 6.0 / step, **({"text": 1.0} if step > 3 else {})}}
@@ -30,6 +31,10 @@ def test_every_task_has_a_line(tmp_path: Path) -> None:
     assert image.format == "PNG"
     assert image.size[0] >= 600
     assert len(colours(tmp_path / "loss.png") - colours(tmp_path / "bare.png")) >= 2
+
+
+def test_no_two_tasks_share_a_colour() -> None:
+    assert len({task_color(task) for task in TASKS}) == len(TASKS)
 
 
 @pytest.mark.parametrize(

@@ -128,14 +128,14 @@ def test_killed_stopped_damaged_and_resumed_it_is_the_same_run(home: Path, spec:
 
 
 @pytest.mark.slow
-def test_more_ranks_than_are_built_are_refused_by_each(home: Path, spec: RunSpec) -> None:
+def test_more_ranks_than_the_strategy_has_are_refused_by_each(home: Path, spec: RunSpec) -> None:
     run_dir, launcher = home / "two", LocalLauncher()
     handle = launcher.submit(changed(spec, {"processes": 2}), run_dir)
     list(launcher.follow(handle))
     assert launcher.status(handle) == "failed"
     with pytest.raises(RunFailed) as caught:
         launcher.result(handle)
-    sentence = "strategy 'single' runs one process, not 2; set processes to 1."
+    sentence = "strategy 'single' runs one process, not 2; set processes to 1, or strategy to ddp."
     assert str(caught.value).splitlines()[0] == f"The run two failed: ValueError: {sentence}"
     assert not (run_dir / "checkpoints").exists()
     assert list(run_dir.glob("output*")) == []
