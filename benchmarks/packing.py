@@ -3,12 +3,13 @@
 Lengths are those of a profile's three stages by the catalogue's own length model (`length_model.py`): its datasets, weights and
 recipe, the encoder's arithmetic. Fill = max(sum of tokens / budget, sum of visual units / budget) / sequences, everything packed
 and drained: 1 is the best that any packer could reach, `bound` what no plan of the whole stream can exceed (Martello and Toth's
-L2). Wait = the most examples that are handed out before one which came earlier. Microseconds are of processor time.
+L2). Wait = the most examples that are handed out before one which came earlier. Microseconds are of processor time. `restart` is
+what a stopped run needs to find a pack again, behind thousands of windows (`restart.py`).
 
 Beside the planner, on the same examples in the same run: the release's packer, a knapsack over a pool of 48 (`pool.py`); TRL's
 best-fit decreasing, in its own environment (`peers.py`), and a greedy knapsack in the way of Energon, which brings none of its own
 (`token_packers.py`). These two know tokens alone, so their fill is of tokens, and `over crops` counts the sequences that break the
-other budget. `ratio` is the smallest over stages of our portfolio's fill ÷ the release's.
+other budget. `ratio` is the smallest over stages of our fill, by the stage's own method, ÷ the release's.
 `--sequences FOLDER --mixture FOLDER` measure the lengths of materialised `<stage>_sequences` and `<stage>_mixture` assets instead.
 """
 
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,13 +31,15 @@ from benchmarks.length_model import LengthModel
 from benchmarks.peers import PeersAbsent, ask
 from benchmarks.pool import POOL, pool_knapsack
 from benchmarks.report import Report
+from benchmarks.restart import restart
 from benchmarks.token_packers import greedy_knapsack
 from molmo2_assets.profile import load_profile
 from tests.support.examples import tokenizer_at
+from training_backend.config import PackConfig
 from training_backend.data.order import Mixture
 from training_backend.encode.draws import VARIANTS, position_keys
 from training_backend.pack.lengths import Lengths as LengthTable
-from training_backend.pack.plan import PLANNER_VERSION, Method, binding_fill, lower_bound, plan_window
+from training_backend.pack.plan import PLANNER_VERSIONS, Method, binding_fill, lower_bound, plan_window
 from training_backend.pack.sequences import read_sequences
 
 Lengths = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -48,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="report", help="profile whose stages, mixtures and recipes are modelled")
     parser.add_argument("--stages", nargs="+", default=["pretrain", "sft", "long_context"])
     parser.add_argument("--examples", type=int, default=8192)
-    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--window", type=int, help="default: the stage's own")
     parser.add_argument("--sequences", type=Path, help="folder of a <stage>_sequences asset")
     parser.add_argument("--mixture", type=Path, help="folder of the <stage>_mixture asset that it was made from")
 
@@ -56,7 +60,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """One row a stage and planner."""
     rows: list[dict[str, Any]] = []
-    facts: dict[str, object] = {"window": arguments.window, "planner": PLANNER_VERSION}
+    facts: dict[str, object] = {"planners": PLANNER_VERSIONS}
     if arguments.sequences:
         if not arguments.mixture:
             raise SystemExit("--sequences needs --mixture: lengths come in the mixture's order")
@@ -64,18 +68,22 @@ def run(arguments: argparse.Namespace) -> Report:
     else:
         facts["profile"] = arguments.profile
         cases = modelled(arguments.profile, arguments.stages, arguments.examples)
-    for name, (lengths, budgets) in cases.items():
+    for name, (lengths, pack) in cases.items():
+        pack = msgspec.structs.replace(pack, window=arguments.window or pack.window)
+        budgets = (pack.max_tokens, pack.max_visual)
         left_out = int((lengths[0] <= 1).sum())
         if left_out:
             facts[f"{name}, left out by the recipe"] = left_out
-        for planner, plan in planners(arguments.window, 1.0 if name == "pretrain" else 30.0).items():
+        facts[f"{name}, method and window"] = f"{pack.method}, {pack.window}"
+        facts[f"{name}, restart"] = restart(lengths, pack)
+        for planner, plan in planners(pack.window, 1.0 if name == "pretrain" else 30.0).items():
             started = time.process_time()
             packs = plan(*lengths, *budgets)
             rows.append(_row(name, planner, packs, time.process_time() - started, lengths, budgets))
         # The others know tokens alone: crops have no limit for them.
         blind = (budgets[0], int(lengths[1].sum()) + 1)
         started = time.process_time()
-        packs = greedy_knapsack(lengths[0], budgets[0], arguments.window)
+        packs = greedy_knapsack(lengths[0], budgets[0], pack.window)
         rows.append(_row(name, ENERGON, packs, time.process_time() - started, lengths, blind, budgets))
         try:
             answer = ask("trl_bfd", lengths=lengths[0].tolist(), budget=budgets[0])
@@ -83,7 +91,7 @@ def run(arguments: argparse.Namespace) -> Report:
         except PeersAbsent as absent:
             facts["TRL"] = str(absent)
     fill = {(row["stage"], row["planner"]): row["fill"] for row in rows}
-    return Report("packing", rows, facts, min(fill[name, "portfolio"] / fill[name, RELEASED] for name in cases))
+    return Report("packing", rows, facts, min(fill[name, pack.method] / fill[name, RELEASED] for name, (_, pack) in cases.items()))
 
 
 def _row(
@@ -151,8 +159,8 @@ def planners(window: int, crop_value: float = 30.0) -> dict[str, Callable[..., l
     }
 
 
-def modelled(profile_name: str, stages: list[str], count: int) -> dict[str, tuple[Lengths, tuple[int, int]]]:
-    """Lengths of the first `count` positions of each stage's mixture by the catalogue's model, and the stage's budgets."""
+def modelled(profile_name: str, stages: list[str], count: int) -> dict[str, tuple[Lengths, PackConfig]]:
+    """Lengths of the first `count` positions of each stage's mixture by the catalogue's model, and how the stage packs."""
     profile = load_profile(profile_name)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -161,12 +169,12 @@ def modelled(profile_name: str, stages: list[str], count: int) -> dict[str, tupl
             if name not in profile.stages:
                 raise SystemExit(f"profile {profile_name} has no stage {name}; known: {', '.join(profile.stages)}")
             stage = profile.stages[name]  # type: ignore[index]
-            found[name] = (LengthModel(profile, stage, tokenizer).lengths(count), (stage.pack.max_tokens, stage.pack.max_visual))
+            found[name] = (LengthModel(profile, stage, tokenizer).lengths(count), stage.pack)
     return found
 
 
-def stored(sequences: Path, mixture: Path, count: int) -> tuple[Lengths, tuple[int, int]]:
-    """Lengths of the mixture's first `count` positions as the loader sees them, and the sequences' budgets."""
+def stored(sequences: Path, mixture: Path, count: int) -> tuple[Lengths, PackConfig]:
+    """Lengths of the mixture's first `count` positions as the loader sees them, and how the sequences are packed."""
     made = read_sequences(sequences)
     order = Mixture.load(mixture)
     datasets, _, rows = order.window(0, count)
@@ -177,4 +185,4 @@ def stored(sequences: Path, mixture: Path, count: int) -> tuple[Lengths, tuple[i
         table = LengthTable.load(sequences / "lengths" / f"{name}.npz", made.datasets[name].rows)
         tokens[mine] = table.tokens[rows[mine], variants[mine]]
         visual[mine] = table.visual[rows[mine], variants[mine]]
-    return (tokens, visual), (made.settings.pack.max_tokens, made.settings.pack.max_visual)
+    return (tokens, visual), made.settings.pack

@@ -86,6 +86,8 @@ def test_packing_measures_the_real_planner():
         assert row["examples"] == 192
         assert 0 < row["fill"] <= 1
     assert report.ratio is not None
+    assert report.facts["sft, method and window"] == "cheap, 64"
+    assert report.facts["sft, restart"]["state bytes"] < 4096
 
 
 def test_encode_measures_the_real_loader():

@@ -120,7 +120,9 @@ class EncodeConfig(Config, frozen=True, kw_only=True):
     `max_crops` counts high-resolution crops of one image (the low-resolution one comes on top). `low_resolution` adds that
     overview crop. `time` writes a frame's time as plain text or after a special token. `coordinate_digits` are the decimals of
     the `report` point syntax. `overlap` are patches shared by neighbouring crops, left and right margin. `sampler` picks a video's
-    frames: the release's, or that of transformers' video processor, which leaves out the last frame.
+    frames: the release's, or that of transformers' video processor, which leaves out the last frame. `oversized` is what happens to
+    pictures that are more than the budgets allow: the row is refused, or fewer frames and crops are shown, or as many as at all
+    possible in larger pooling windows.
     """
 
     point_syntax: PointSyntax
@@ -139,7 +141,7 @@ class EncodeConfig(Config, frozen=True, kw_only=True):
     sampler: Literal["uniform_last_frame", "transformers"] = "uniform_last_frame"
     max_images: int = 5
     coordinate_digits: int = 3
-    oversized: Literal["refuse", "fewer_frames"] = "fewer_frames"
+    oversized: Literal["refuse", "fewer_frames", "coarser_pooling"] = "fewer_frames"
     normalise: Literal["signed_unit"] = "signed_unit"
 
 
@@ -167,7 +169,8 @@ class LossConfig(Config, frozen=True, kw_only=True):
 
 
 class PackConfig(Config, frozen=True, kw_only=True):
-    """Two budgets of a packed sequence, and the planner's window in mixture positions."""
+    """Two budgets of a packed sequence, and the planner's window in mixture positions. Method `cheap` suits windows of thousands,
+    `portfolio` those of hundreds (`pack/plan.py`)."""
 
     max_tokens: int
     max_visual: int

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training_backend.data.fingerprint import fingerprint
-from training_backend.data.order import PERIOD, Mixture, MixtureEntry, integer_weights, permute, schedule
+from training_backend.data.order import PERIOD, Mixture, MixtureEntry, MixtureError, integer_weights, permute, schedule
 
 
 def _mixture(seed: int = 7) -> Mixture:
@@ -103,3 +104,20 @@ def test_every_row_once_an_epoch() -> None:
     chosen = (dataset == 1) & (epoch == 2)
     assert sorted(row[chosen]) == list(range(37))
     assert row[chosen].tolist() != row[(dataset == 1) & (epoch == 3)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([("points", 0, PERIOD)], "points has no rows: leave it out of the mixture, or look at its quarantine"),
+        ([("points", 9, PERIOD), ("text", 9, 0)], "text has weight 0"),
+        ([("points", 9, PERIOD - 1)], f"the weights sum to {PERIOD - 1}, not to {PERIOD}"),
+        ([("points", 9, PERIOD // 2), ("points", 9, PERIOD // 2)], r"twice in one mixture: \['points'\]"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_refused(entries: list[tuple[str, int, int]], words: str) -> None:
+    made = [MixtureEntry(dataset=name, rows=rows, data_version="v", weight=weight) for name, rows, weight in entries]
+    with pytest.raises(MixtureError, match=words):
+        Mixture.build(0, made)
+    with pytest.raises(MixtureError, match=words):
+        _mixture().continued(5000, made)

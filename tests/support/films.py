@@ -51,6 +51,15 @@ def turned(path: Path) -> Path:
     return path
 
 
+def without_rate(path: Path) -> Path:
+    """A Matroska film that says nowhere how long a frame is shown: the element is made a void one."""
+    data = path.read_bytes()
+    place = data.index(b"\x23\xe3\x83")
+    size = 4 + (data[place + 3] & 0x7F)
+    path.write_bytes(data[:place] + bytes([0xEC, 0x80 | size - 2]) + bytes(size - 2) + data[place + size :])
+    return path
+
+
 def counted_wrong(path: Path, more: int) -> Path:
     """An AVI whose headers count `more` frames than it holds."""
     data = bytearray(path.read_bytes())

@@ -20,6 +20,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,12 @@ def _mix(values: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     """splitmix64 finaliser of values + key, vectorised: the same on every platform and numpy version."""
     with np.errstate(over="ignore"):
         x = values + np.uint64(key)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        shifted = np.empty_like(x)  # in place: tables have millions of rows
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x ^= np.right_shift(x, np.uint64(shift), out=shifted)
+            x *= np.uint64(factor)
+        x ^= np.right_shift(x, np.uint64(31), out=shifted)
+        return x
 
 
 def permute(indexes: NDArray[np.int64], rows: int, key: int) -> NDArray[np.int64]:
@@ -267,7 +271,9 @@ class Mixture:
         # One pass groups equal (entry, epoch), so each permutation is fetched once.
         order = np.lexsort((epoch, entry))
         change = np.flatnonzero(np.diff(entry[order]) | np.diff(epoch[order])) + 1
-        for group in np.split(order, change):
+        bounds = [0, *change.tolist(), count]
+        for begin, end in pairwise(bounds):
+            group = order[begin:end]
             first = group[0]
             row[group] = self._rows(number, int(entry[first]), int(epoch[first]), index[group])
         names = {name: place for place, name in enumerate(self.datasets)}
@@ -276,14 +282,15 @@ class Mixture:
 
     def _rows(self, segment: int, entry: int, epoch: int, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
         item = self.file.segments[segment].entries[entry]
-        key = _key("rows", self.seed, segment, item.dataset, epoch)
-        if item.rows > _EXPLICIT:
-            return permute(indexes, item.rows, key)
         name = (segment, entry, epoch)
         table = self._permutations.get(name)
         if table is None:
+            key = _key("rows", self.seed, segment, item.dataset, epoch)
+            if item.rows > _EXPLICIT:
+                return permute(indexes, item.rows, key)
             mixed = _mix(np.arange(item.rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15), key)
-            table = np.argsort(mixed, kind="stable").astype(np.uint32)
+            # No two keys are equal, since mixing is a bijection: every kind of sort gives this table, and this one is the fastest.
+            table = np.argsort(mixed, kind="quicksort").astype(np.uint32)
             self._permutations[name] = table
             self._cached_rows += item.rows
             while self._cached_rows > _CACHED_ROWS and len(self._permutations) > 1:

@@ -79,10 +79,11 @@ def read_stamps(path: Path, limits: Limits) -> Stamps:
         rate = float(stream.average_rate or 0) or (len(stamps) - 1) / max(max(stamps) - min(stamps), 1e-9)
         codec = stream.codec_context.name
         promised = _seconds(stream.metadata.get("DURATION", ""))  # Matroska counts no frames, but says how long
-    if promised is not None and promised - (max(stamps) + 1 / rate) > _CUT_SECONDS:
+    last = 1 / rate if rate else 0.0  # seconds of the last frame: none where one frame comes without a rate
+    if promised is not None and promised - (max(stamps) + last) > _CUT_SECONDS:
         raise MediaFault("truncated", f"{path.name} ends after {max(stamps):.2f} of {promised:.2f} s")
     stamps.sort()
-    duration = stamps[-1] - stamps[0] + 1 / rate if rate else 0.0
+    duration = stamps[-1] - stamps[0] + last
     if duration <= 0:
         raise MediaFault("zero_duration", f"{path.name} lasts {duration} s")
     if duration > limits.max_seconds:

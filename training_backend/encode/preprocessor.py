@@ -1,20 +1,20 @@
 """Example → arrays: the one place that knows what an example costs and what is left out when it costs too much.
 
-Belongs here: fitting an example into two budgets (tokens; crops and frames), the visual prefix, `lengths` and `encode` over one
-and the same plan. Does not belong here: words, tiling, sampling, tree arrays (the other modules of this folder), decoding
+Belongs here: fitting an example into two budgets (tokens; crops and frames), `lengths` and `encode` over one and the same plan.
+Does not belong here: words, tiling, sampling, the visual prefix, tree arrays (the other modules of this folder), decoding
 (`pack/media_source.py`).
 
 What gives way when an example is too large: branches may fill half of the token budget (or as much as the smallest of them
-needs), the pictures get the rest. Pictures shrink to fewer frames or fewer crops; branches that then find no room are left out
-whole, in the row's drawn order. All of it is counted. A row of which no answer fits is *left out*: it takes one position,
-teaches nothing, and is reported.
+needs), the pictures get the rest. Pictures shrink to fewer frames or fewer crops, or (policy `coarser_pooling`) first to fewer
+visual tokens each; branches that then find no room are left out whole, in the row's drawn order. All of it is counted. A row of
+which no answer fits is *left out*: it takes one position, teaches nothing, and is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from training_backend.data.example import TASKS, Example, Media, Tracks
 from training_backend.data.media import MediaFault
 from training_backend.encode import images, video
 from training_backend.encode.draws import Draws, variant_of
+from training_backend.encode.prefix import Prefix, Prefixes, Tiling
 from training_backend.encode.prompts import Spoken, Wording, speak
 from training_backend.encode.tokens import Tokenizer
 from training_backend.encode.tree import BranchTokens, assemble, branch_tokens, branch_weight
@@ -33,10 +34,11 @@ from training_backend.pack.batch import Encoded
 CODE_VERSION = "2"
 """Raised by hand when the arrays of an unchanged example change. 2: a picture with a side below the margins gets one crop."""
 _TASK_NUMBER = {name: number for number, name in enumerate(TASKS)}
-Tiling = tuple[int, int] | None
 LeftOut = Literal["too_many_images", "mixed_media", "pictures_too_large", "no_branch_fits"]
 _TIME_TOKENS = 16
 """More tokens than the words of a time ever take."""
+COARSEST = 3
+"""A pooling window grows to this multiple of the recipe's side at most: a ninth of the visual tokens."""
 
 
 class MediaSource(Protocol):
@@ -55,22 +57,11 @@ class OversizedError(ValueError):
     """An example that does not fit its budgets where the recipe refuses such examples, or a question that does not fit at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Prefix:
-    """Beginning token, pictures, times, subtitles: [P] ids and image numbers, visual tokens as in `Encoded`."""
-
-    ids: NDArray[np.int32]
-    image: NDArray[np.int32]
-    pool: NDArray[np.int32]
-    slot: NDArray[np.int32]
-    crops: int
-
-
 @dataclass(slots=True)
 class Plan:
     """What an example becomes, decided without its pixels."""
 
-    prefix: _Prefix
+    prefix: Prefix
     branches: list[BranchTokens] = field(default_factory=list)
     order: list[int] = field(default_factory=list)  # which branch of the row each of `branches` is
     weights: list[float] = field(default_factory=list)
@@ -78,6 +69,7 @@ class Plan:
     times: tuple[float, ...] = ()
     truncated_branches: int = 0
     dropped_frames: int = 0
+    coarser_pictures: int = 0
     unshown_samples: int = 0
     left_out: LeftOut | None = None
     detail: str = ""
@@ -106,17 +98,9 @@ class Preprocessor:
         self.max_tokens, self.max_visual = max_tokens, max_visual
         self.geometry = images.Geometry.of(config)
         self.wording = Wording(config.prompt_style, config.point_syntax, config.coordinate_digits)
-        # A prefix of 128 frames is half a megabyte.
-        self._still = lru_cache(maxsize=256)(self._still_prefix)
-        self._moving = lru_cache(maxsize=256)(self._moving_prefix)
-        self._largest_frame = len(video.frame_layout(config.video_window, self.geometry).names) + _TIME_TOKENS
-        self._start = _Prefix(
-            np.array([tokenizer.bos], dtype=np.int32),
-            np.full(1, -1, dtype=np.int32),
-            np.empty((0, config.image_window**2), dtype=np.int32),
-            np.empty(0, dtype=np.int32),
-            0,
-        )
+        self.prefixes = Prefixes(config, self.geometry, tokenizer)
+        self._image_windows, self._video_windows = self._windows(config.image_window), self._windows(config.video_window)
+        self._largest_frame = len(video.frame_layout(self._video_windows[-1], self.geometry).names) + _TIME_TOKENS
 
     # -- what callers use ----------------------------------------------------------------------------------------------------
 
@@ -181,7 +165,7 @@ class Preprocessor:
         if plan.left_out is not None:
             if self.config.oversized == "refuse":
                 raise OversizedError(f"{example.id}: {plan.detail}; {self._budgets}, or let the recipe leave such rows out.")
-            return Plan(self._start, truncated_branches=len(example.branches), left_out=plan.left_out, detail=plan.detail)
+            return Plan(self.prefixes.start, truncated_branches=len(example.branches), left_out=plan.left_out, detail=plan.detail)
         if self.config.oversized == "refuse" and (plan.truncated_branches or plan.dropped_frames):
             raise OversizedError(
                 f"{example.id}: {plan.truncated_branches} branches, {plan.dropped_frames} frames or crops too many; "
@@ -227,7 +211,7 @@ class Preprocessor:
         """The pictures as large as the budgets allow."""
         stills = [item for item in example.media if item.kind == "image"]
         if not example.media:
-            return Plan(self._start)
+            return Plan(self.prefixes.start)
         shortest = min(map(len, text(None)))
         if shortest >= self.max_tokens and _track_rate(example) is None:
             return self._nothing("no_branch_fits", f"its shortest branch has {shortest} tokens")
@@ -240,38 +224,55 @@ class Preprocessor:
         return self._nothing("mixed_media", "it has a video beside other media")
 
     def _nothing(self, reason: LeftOut, detail: str) -> Plan:
-        return Plan(self._start, left_out=reason, detail=detail)
+        return Plan(self.prefixes.start, left_out=reason, detail=detail)
 
     def _share(self, branches: list[BranchTokens]) -> int:
         """Tokens that pictures may take."""
         wanted = sum(map(len, branches))
         return self.max_tokens - min(wanted, max(self.max_tokens // 2, min(map(len, branches))))
 
+    def _windows(self, declared: int) -> range:
+        """Sides of pooling windows that the policy allows, the recipe's own first."""
+        coarsest = COARSEST * declared if self.config.oversized == "coarser_pooling" else declared
+        return range(declared, max(declared, min(coarsest, self.geometry.side)) + 1)
+
     def _fit_images(self, example: Example, share: int) -> Plan:
-        least = 0 if self.config.low_resolution else 1
+        """As many crops as the budgets allow, then as fine as they allow."""
+        windows, least = self._image_windows, 0 if self.config.low_resolution else 1
         wanted = 0
         for most in range(self.config.max_crops, least - 1, -1):
             tilings = tuple(
                 images.choose_tiling(item.height, item.width, most, self.geometry) if most else None for item in example.media
             )
-            prefix = self._still(tilings)
+            prefix = self.prefixes.still(tilings, windows[-1])
             wanted = wanted or prefix.crops
             if len(prefix.ids) <= share and prefix.crops <= self.max_visual:
-                return Plan(prefix, tilings=tilings, dropped_frames=wanted - prefix.crops)
+                finest, coarser = _finest(windows, partial(self.prefixes.still, tilings), share)
+                return Plan(
+                    finest,
+                    tilings=tilings,
+                    dropped_frames=wanted - prefix.crops,
+                    coarser_pictures=len(tilings) if coarser else 0,
+                )
         return self._nothing("pictures_too_large", f"its pictures take {len(prefix.ids)} tokens, {prefix.crops} crops at least")
 
     def _fit_video(self, example: Example, text: Callable[[float | None], list[BranchTokens]]) -> Plan:
-        media, rate = example.media[0], _track_rate(example)
+        """As many frames as the budgets allow, then as fine as they allow."""
+        media, rate, windows = example.media[0], _track_rate(example), self._video_windows
         if media.seconds is None:
             raise ValueError(f"{example.id}: the video {media.id} has no duration; validate the set again.")
         wanted = len(self._times(media, self.config.max_frames, rate))
         count = min(self.config.max_frames, self.max_visual)
         while count >= 1:
             times = self._times(media, count, rate)
-            prefix = self._moving(times, video.subtitle_text(media.subtitles, times))
+            pooled = partial(self.prefixes.moving, times, video.subtitle_text(media.subtitles, times))
+            prefix = pooled(windows[-1])
             plan = Plan(prefix, times=times, dropped_frames=max(0, wanted - len(times)))
-            excess = len(prefix.ids) - self._share(text(self._last_time(example, plan)))
+            share = self._share(text(self._last_time(example, plan)))
+            excess = len(prefix.ids) - share
             if excess <= 0:
+                plan.prefix, coarser = _finest(windows, pooled, share)
+                plan.coarser_pictures = len(times) if coarser else 0
                 return plan
             # A frame less frees at most its own tokens and its time's, so this passes over no number that fits.
             count = min(count, len(times)) - max(1, excess // self._largest_frame)
@@ -290,48 +291,6 @@ class Preprocessor:
     def _last_time(self, example: Example, plan: Plan) -> float | None:
         """The second after which a tracking video is not shown; None where no answer could reach beyond it."""
         return plan.times[-1] + 1e-6 if plan.times and _track_rate(example) is not None else None
-
-    # -- the visual prefix ---------------------------------------------------------------------------------------------------
-
-    def _still_prefix(self, tilings: tuple[Tiling, ...]) -> _Prefix:
-        # Image numbers in words follow the numbers in points: from 0 in the report's syntax, from 1 in the release's.
-        first = 1 if self.config.point_syntax == "release" else 0
-        parts = []
-        for number, tiling in enumerate(tilings):
-            name = [f"Image {number + first}"] if len(tilings) > 1 else []
-            parts.append((name, images.image_layout(tiling, self.config.image_window, self.geometry)))
-        return self._prefix(parts, "")
-
-    def _moving_prefix(self, times: tuple[float, ...], subtitles: str) -> _Prefix:
-        layout = video.frame_layout(self.config.video_window, self.geometry)
-        as_token = self.config.time == "token"
-        return self._prefix(
-            [(video.time_pieces(time, place == 0, as_token), layout) for place, time in enumerate(times)], subtitles
-        )
-
-    def _prefix(self, parts: list[tuple[list[str], images.Layout]], behind: str) -> _Prefix:
-        special, patches = self.tokenizer.special, self.geometry.side**2
-        ids, image = [self.tokenizer.bos], [-1]
-        pools, slots, crops = [], [], 0
-        for number, (words, layout) in enumerate(parts):
-            said = self.tokenizer.encode_pieces(words)
-            ids += said
-            image += [-1] * len(said)
-            slots.append(layout.slot + len(ids))
-            pools.append(np.where(layout.pool < 0, images.MISSING, layout.pool + crops * patches))
-            ids += [special[name] for name in layout.names]
-            image += [number] * len(layout.names)
-            crops += layout.crops
-        said = self.tokenizer.encode(behind) if behind else []
-        ids += said
-        image += [-1] * len(said)
-        return _Prefix(
-            np.array(ids, dtype=np.int32),
-            np.array(image, dtype=np.int32),
-            np.concatenate(pools).astype(np.int32),
-            np.concatenate(slots).astype(np.int32),
-            crops,
-        )
 
     # -- arrays --------------------------------------------------------------------------------------------------------------
 
@@ -355,6 +314,7 @@ class Preprocessor:
             task=_TASK_NUMBER[example.task],
             truncated_branches=plan.truncated_branches,
             dropped_frames=plan.dropped_frames,
+            coarser_pictures=plan.coarser_pictures,
         )
 
     def _crops(self, example: Example, plan: Plan, media: MediaSource | None) -> NDArray[np.uint8]:
@@ -376,6 +336,16 @@ class Preprocessor:
                 )
             made.append(images.crop_image(pixels, tiling, self.geometry))
         return made[0] if len(made) == 1 else np.concatenate(made)
+
+
+def _finest(windows: Sequence[int], pooled: Callable[[int], Prefix], share: int) -> tuple[Prefix, bool]:
+    """The prefix of the smallest window in which it takes at most `share` tokens, as it does in the last one; and whether that is
+    larger than the first, the recipe's own."""
+    for window in windows:
+        prefix = pooled(window)
+        if len(prefix.ids) <= share:
+            return prefix, window > windows[0]
+    raise AssertionError("the last window was tried before")
 
 
 def _track_rate(example: Example) -> float | None:

@@ -40,7 +40,8 @@ class Encoded:
     slot: NDArray[np.int32]  # [V] position in S that the visual token is added to
     task: int  # index into data.example.TASKS
     truncated_branches: int = 0  # whole branches left out because the budget was full
-    dropped_frames: int = 0  # frames left out because the budget was full
+    dropped_frames: int = 0  # frames or crops left out because the budget was full
+    coarser_pictures: int = 0  # images or frames in larger pooling windows than the recipe's, for the same reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ Belongs here: computing, writing and reading the table. Does not belong here: th
 (`training_backend.encode.preprocessor`), planning (`plan.py`).
 
 A file is `lengths/<dataset>.npz` with columns [rows, VARIANTS]: `tokens`, `visual` (crops and frames), `truncated` (branches
-left out),
-`dropped` (frames or crops left out), `left_out` (the whole row).
+left out), `dropped` (frames or crops left out), `left_out` (the whole row).
 """
 
 from __future__ import annotations
@@ -24,6 +23,9 @@ from training_backend.data.manifest import replace_file
 from training_backend.data.store import RowStore
 from training_backend.encode.draws import VARIANTS, Draws
 from training_backend.encode.preprocessor import Plan, Preprocessor
+
+CHECKED = 16
+"""Rows of a store that are encoded when its table is made."""
 
 
 class LengthError(ValueError):
@@ -67,7 +69,8 @@ class Lengths:
 def length_table(store: RowStore, preprocessor: Preprocessor) -> tuple[Lengths, Counter[str]]:
     """The table of a store, and how many rows are left out for which reason.
 
-    Raises OversizedError naming the row where the recipe refuses what does not fit.
+    Raises OversizedError naming the row where the recipe refuses what does not fit. Some rows, evenly spread, are encoded too,
+    without their media: they must come out as long as the table says.
     """
     shape = (len(store), VARIANTS)
     columns = {name: np.empty(shape, dtype=np.int32) for name in ("tokens", "visual", "truncated", "dropped")}
@@ -81,7 +84,13 @@ def length_table(store: RowStore, preprocessor: Preprocessor) -> tuple[Lengths, 
         columns["dropped"][number] = [plan.dropped_frames for plan in plans]
         left_out[number] = [plan.left_out is not None for plan in plans]
         reasons.update({plan.left_out for plan in plans if plan.left_out is not None})
-    return Lengths(**columns, left_out=left_out), reasons
+    table = Lengths(**columns, left_out=left_out)
+    for number in np.unique(np.linspace(0, len(store) - 1, CHECKED).astype(int)).tolist() if len(store) else []:
+        example, variant = store.example(number), number % VARIANTS
+        encoded = preprocessor.encode(example, variant, None)
+        found, planned = (len(encoded.tokens), len(encoded.crops)), (table.tokens[number, variant], table.visual[number, variant])
+        assert found == planned, f"{example.id}: the table has {planned} tokens and crops, encoding makes {found}"
+    return table, reasons
 
 
 def realisations(store: RowStore, number: int, preprocessor: Preprocessor) -> list[Plan]:

@@ -35,7 +35,7 @@ from training_backend.pack.batch import Batch, Encoded
 from training_backend.pack.collate import collate
 from training_backend.pack.lengths import Lengths
 from training_backend.pack.log import PlanLog
-from training_backend.pack.plan import PLANNER_VERSION, plan_window
+from training_backend.pack.plan import PLANNER_VERSIONS, plan_window
 
 __all__ = ["MediaFailures", "PackLoader", "Place", "collate"]
 
@@ -111,7 +111,9 @@ class PackLoader:
         for name in self._names:
             digest.update(self.lengths[name].tokens.tobytes())
             digest.update(self.lengths[name].visual.tobytes())
-        return fingerprint([PLANNER_VERSION, self.mixture.fingerprint, self.config, self.seed, digest.hexdigest()])
+        return fingerprint(
+            [PLANNER_VERSIONS[self.config.method], self.mixture.fingerprint, self.config, self.seed, digest.hexdigest()]
+        )
 
     # -- which examples --------------------------------------------------------------------------------------------------------
 

@@ -4,39 +4,50 @@ Belongs here: the algorithms, as pure functions of lengths. Does not belong here
 positions, logs (`loader.py`).
 
 In two dimensions the classical largest-first order loses: examples heavy in crops meet each other, examples heavy in text are left
-among themselves. Three methods win on different data, so `portfolio` runs them and keeps the plan with the fewest packs:
+among themselves. Four ways win on different data:
 
 *sums*: begin with the largest example left, then add a subset whose sum comes close to the room in the budget that binds. Large
 examples are tried first and the first sum within 1/128 of the budget is taken: waiting for a perfect one would spend the small
-examples that later packs are completed with. Best where one budget alone binds.
+examples that later packs are completed with. Best where one budget alone binds and some examples fill half of it.
+*in turn*: begin with the example left that came first, then add the subset of those that follow whose sum comes closest. Sizes are
+used up as they come, so that the last packs find the same mix as the first. Best for windows of thousands, where the few packs
+that are left at the end count for little.
 *aligned fill*: begin a pack with the largest example left, then add the one whose direction (tokens, crops) best matches the
 direction of the room that is left, size as tie-break; one run for each weight of direction against size.
 *seeded knapsack*: begin with the largest example left, fill the room exactly by a two-constraint 0/1 knapsack over the next
 examples in window order. The seed is what keeps long videos from starving, which an unseeded knapsack leaves behind for ever.
 
-Everything is packed, in every method. `cheap` is sums where one budget clearly binds, one aligned fill where both do.
+Everything is packed, in every one. Method `portfolio`, for windows of hundreds, keeps the best of sums, aligned fills and the
+knapsack; `cheap`, for windows of thousands, takes them in turn, or where that is not enough the better of it and sums (an
+aligned fill where both budgets bind).
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-PLANNER_VERSION = "sums-aligned-seeded/1"
+Method = Literal["portfolio", "cheap"]
+PLANNER_VERSIONS: dict[Method, str] = {"portfolio": "sums-aligned-seeded/1", "cheap": "sums-aligned-in-turn/2"}
 """Changes when equal lengths may give other packs: sequences made with another planner are other sequences."""
 WEIGHTS = (15.0, 30.0, 60.0, 100.0)
 POOL = 64
-"""Examples that one knapsack chooses from."""
+"""Examples that one knapsack, or one sum in turn, chooses from."""
 _STEPS = 256
 """Token steps of the knapsack's table."""
 _NEAR = 7
 """A sum that leaves less than 2**-_NEAR of the budget is near enough."""
-
-Method = Literal["portfolio", "cheap"]
+_NEARER = 10
+"""As _NEAR, of sums in turn, which spare nothing for later."""
+_REACH = 4 * POOL
+"""Examples that room left by a sum in turn is offered to."""
+_GOOD = 256
+"""`cheap` looks no further where it is within 1/_GOOD of what no plan exceeds."""
 
 
 def plan_window(
@@ -57,13 +68,13 @@ def plan_window(
             f"{max_tokens} and {max_visual}. The length table was made for other budgets: materialise the sequences again."
         )
     whole_t, whole_v = np.asarray(tokens, dtype=np.int64), np.asarray(visual, dtype=np.int64)
-    demand_t, demand_v = int(whole_t.sum()) * max_visual, int(whole_v.sum()) * max_tokens
-    if method == "cheap":
-        if min(demand_t, demand_v) * 5 > max(demand_t, demand_v) * 4:
-            return _aligned(tokens, visual, max_tokens, max_visual, WEIGHTS[1])
-        return _sums(whole_t, whole_v, max_tokens, max_visual)
-    least = lower_bound(whole_t, whole_v, max_tokens, max_visual)
-    best = _sums(whole_t, whole_v, max_tokens, max_visual)
+    plan = _cheap if method == "cheap" else _portfolio
+    return plan(whole_t, whole_v, max_tokens, max_visual)
+
+
+def _portfolio(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
+    least = lower_bound(tokens, visual, max_tokens, max_visual)
+    best = _sums(tokens, visual, max_tokens, max_visual)
     for weight in WEIGHTS:
         if len(best) == least:
             return best
@@ -72,6 +83,19 @@ def plan_window(
     if len(best) == least:
         return best
     packs = _seeded(tokens, visual, max_tokens, max_visual)
+    return packs if len(packs) < len(best) else best
+
+
+def _cheap(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
+    least = lower_bound(tokens, visual, max_tokens, max_visual)
+    best = _in_turn(tokens, visual, max_tokens, max_visual)
+    if (len(best) - least) * _GOOD <= least:
+        return best
+    demand_t, demand_v = int(tokens.sum()) * max_visual, int(visual.sum()) * max_tokens
+    if min(demand_t, demand_v) * 5 > max(demand_t, demand_v) * 4:
+        packs = _aligned(tokens, visual, max_tokens, max_visual, WEIGHTS[1])
+    else:
+        packs = _sums(tokens, visual, max_tokens, max_visual)
     return packs if len(packs) < len(best) else best
 
 
@@ -99,10 +123,17 @@ def _least(sizes: NDArray[np.integer], budget: int) -> int:
     return int((alone + shared + -(-rest // budget)).max())
 
 
+def _binding_first(
+    tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int
+) -> tuple[list[int], list[int], int, int]:
+    """Sizes in the budget that binds and in the other one, and the two budgets."""
+    if int(tokens.sum()) * max_visual >= int(visual.sum()) * max_tokens:
+        return tokens.tolist(), visual.tolist(), max_tokens, max_visual
+    return visual.tolist(), tokens.tolist(), max_visual, max_tokens
+
+
 def _sums(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
-    by_tokens = int(tokens.sum()) * max_visual >= int(visual.sum()) * max_tokens
-    first, second = (tokens.tolist(), visual.tolist()) if by_tokens else (visual.tolist(), tokens.tolist())
-    budget, other = (max_tokens, max_visual) if by_tokens else (max_visual, max_tokens)
+    first, second, budget, other = _binding_first(tokens, visual, max_tokens, max_visual)
     size = np.maximum(tokens * max_visual, visual * max_tokens)
     # Examples that are left, largest in the binding budget first; their negative sizes are sorted, for bisection.
     order = np.argsort(-np.array(first), kind="stable").tolist()
@@ -138,10 +169,18 @@ def _sums(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int,
 def _nearest_sum(first: list[int], second: list[int], order: list[int], room: int, space: int, near: int) -> list[int]:
     """Examples of `order` whose sum in `first` is at most `room` and either the largest there is or within `near` of it, and that
     need at most `space` in `second`."""
+    chosen = _near_sum(first, (index for index in order if second[index] <= space), room, near)
+    if sum(second[index] for index in chosen) <= space:
+        return chosen
+    return _nearest_sum_that_fits(first, second, [index for index in order if second[index] <= space], room, space)
+
+
+def _near_sum(first: list[int], order: Iterable[int], room: int, near: int) -> list[int]:
+    """As `_nearest_sum`, by one budget alone. Early examples are preferred."""
     goal, mask = max(room - near, 1), (1 << room + 1) - 1
     reached, used, sums = [1], [], 1  # bit s of `sums`: some of the examples so far add up to s
     for index in order:
-        if second[index] > space or not first[index]:
+        if not first[index]:
             continue
         more = (sums | sums << first[index]) & mask
         if more == sums:
@@ -154,13 +193,11 @@ def _nearest_sum(first: list[int], second: list[int], order: list[int], room: in
     total = sums.bit_length() - 1
     chosen = []
     for place in range(len(used) - 1, -1, -1):
-        # Left out where the earlier, larger ones reach this sum without it.
+        # Left out where the earlier ones reach this sum without it.
         if not reached[place] >> total & 1:
             chosen.append(used[place])
             total -= first[used[place]]
-    if sum(second[index] for index in chosen) <= space:
-        return chosen
-    return _nearest_sum_that_fits(first, second, [index for index in order if second[index] <= space], room, space)
+    return chosen
 
 
 def _nearest_sum_that_fits(first: list[int], second: list[int], order: list[int], room: int, space: int) -> list[int]:
@@ -182,6 +219,32 @@ def _nearest_sum_that_fits(first: list[int], second: list[int], order: list[int]
             chosen.append(order[place])
             total -= first[order[place]]
     return chosen
+
+
+def _in_turn(tokens: NDArray[np.int64], visual: NDArray[np.int64], max_tokens: int, max_visual: int) -> list[list[int]]:
+    first, second, budget, other = _binding_first(tokens, visual, max_tokens, max_visual)
+    near = budget >> _NEARER
+    left = list(range(len(first)))
+    packs: list[list[int]] = []
+    while left:
+        seed = left[0]
+        room, space = budget - first[seed], other - second[seed]
+        pool = [index for index in left[1 : POOL + 1] if first[index] <= room and second[index] <= space]
+        chosen = _near_sum(first, pool, room, near)
+        if sum(second[index] for index in chosen) > space:
+            # None of these needs more than its share of the other room, so no sum of them does.
+            chosen = _near_sum(first, [i for i in pool if second[i] * room <= first[i] * space], room, near)
+        room -= sum(first[index] for index in chosen)
+        space -= sum(second[index] for index in chosen)
+        gone = {seed, *chosen}
+        if room > near:
+            for index in sorted((i for i in left[1:_REACH] if i not in gone), key=lambda i: (-first[i], i)):
+                if first[index] <= room and second[index] <= space:
+                    gone.add(index)
+                    room, space = room - first[index], space - second[index]
+        left[:_REACH] = [index for index in left[:_REACH] if index not in gone]
+        packs.append(sorted(gone))
+    return packs
 
 
 def binding_fill(tokens: int, visual: int, packs: int, max_tokens: int, max_visual: int) -> float:

@@ -33,7 +33,7 @@ from training_backend.pack.batch import Batch
 from training_backend.pack.lengths import Lengths, length_table
 from training_backend.pack.loader import PackLoader, Place
 from training_backend.pack.media_source import CachedMedia
-from training_backend.pack.plan import PLANNER_VERSION, binding_fill, lower_bound
+from training_backend.pack.plan import PLANNER_VERSIONS, binding_fill, lower_bound
 
 SEQUENCES_FILE, REPORT_FILE = "sequences.json", "report.json"
 SEQUENCES_SCHEMA = "molmo2-sequences/1"
@@ -102,7 +102,7 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
         for name, store in stores.items()
     }
     sequences = Sequences(
-        planner=PLANNER_VERSION,
+        planner=PLANNER_VERSIONS[settings.pack.method],
         encoder=f"{encoding.CODE_VERSION}.{tokenizing.CODE_VERSION}",
         settings=settings,
         mixture=mixture.fingerprint,
@@ -115,11 +115,14 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
     report["rows_left_out"] = {name: dict(sorted(reasons.items())) for name, reasons in left_out.items() if reasons}
     _write(out / REPORT_FILE, report)
     log(f"{report['packs']} packs of {report['positions']} examples, {report['fill']:.1%} of the tighter budget filled")
-    counts = {"datasets": len(stores), "rows": sum(map(len, stores.values())), **{name: report[name] for name in _COUNTS}}
+    found = {name: report[name] for name in _COUNTS if name in report}
+    counts = {"datasets": len(stores), "rows": sum(map(len, stores.values())), **found}
     return {"counts": counts, "facts": {"fill": report["fill"], "examples_per_pack": report["examples_per_pack"]}}
 
 
-_COUNTS = ("positions", "packs", "truncated_branches", "dropped_frames", "unshown_samples", "examples_left_out")
+_COUNTS = (
+    "positions", "packs", "truncated_branches", "dropped_frames", "coarser_pictures", "unshown_samples", "examples_left_out",
+)  # fmt: skip
 
 
 def open_mixture(spec: RunSpec) -> tuple[Mixture, dict[str, RowStore]]:
@@ -165,7 +168,8 @@ def open_loader(spec: RunSpec, log_dir: Path | None = None, rank: int = 0) -> Pa
     folder = Path(spec.inputs["sequences"])
     made = read_sequences(folder)
     mixture, stores = open_mixture(spec)
-    now = (settings, mixture.fingerprint, PLANNER_VERSION, f"{encoding.CODE_VERSION}.{tokenizing.CODE_VERSION}", VARIANTS)
+    planner = PLANNER_VERSIONS[settings.pack.method]
+    now = (settings, mixture.fingerprint, planner, f"{encoding.CODE_VERSION}.{tokenizing.CODE_VERSION}", VARIANTS)
     if now != (made.settings, made.mixture, made.planner, made.encoder, made.variants):
         raise SequenceError(f"{folder} was made with other settings, another mixture or an older encoder; materialise it again.")
     tables = {name: Lengths.load(folder / "lengths" / f"{name}.npz", len(store)) for name, store in stores.items()}
@@ -202,7 +206,7 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
 
     `fill` is the used share of the budget that binds; `bound` what no plan can exceed (whole packs). `longest_wait` counts the
     examples that are handed out before an example which came earlier in the mixture. Shares of `loss` are of the sum of all loss
-    weights.
+    weights. `coarser_pictures` stands in reports of recipes that pool so.
     """
     config = loader.config
     packs: list[list[Place]] = []
@@ -218,6 +222,8 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
     by_dataset: defaultdict[str, float] = defaultdict(float)
     seen: Counter[str] = Counter()
     totals = Counter[str](truncated_branches=0, dropped_frames=0, unshown_samples=0, examples_left_out=0)
+    if loader.preprocessor.config.oversized == "coarser_pooling":
+        totals["coarser_pictures"] = 0
     wait = 0
     for turn, place in enumerate(places):
         example = loader.stores[place.dataset].example(place.row)
@@ -228,6 +234,8 @@ def window_report(loader: PackLoader, windows: int) -> dict[str, Any]:
         totals["truncated_branches"] += plan.truncated_branches
         totals["dropped_frames"] += plan.dropped_frames
         totals["unshown_samples"] += plan.unshown_samples
+        if plan.coarser_pictures:
+            totals["coarser_pictures"] += plan.coarser_pictures
         totals["examples_left_out"] += plan.left_out is not None
         wait = max(wait, turn - place.position)
     mass = sum(by_task.values())

@@ -150,7 +150,7 @@ def _example(place: int, item: Shown, preprocessor: Preprocessor, heaviest: floa
         facts += [("tokens", f"{plan.tokens:,}"), ("crops", plan.visual), ("loss mass", f"{item.mass:.4g}")]
         counted = {
             "branches left out": plan.truncated_branches, "frames or crops left out": plan.dropped_frames,
-            "samples not shown": plan.unshown_samples,
+            "pictures pooled coarser": plan.coarser_pictures, "samples not shown": plan.unshown_samples,
         }  # fmt: skip
         facts += [(name, number) for name, number in counted.items() if number]
     colour = COLOURS[place % len(COLOURS)]

@@ -52,7 +52,9 @@ def test_images_of_every_mode_become_what_is_displayed() -> None:
     assert read_image(_bytes(clear, "PNG")).tolist() == [[[255] * 3] * 2] * 2, "transparency lies on white"
     deep = Image.fromarray(np.array([[0, 65535], [257, 32896]], np.uint16))
     assert read_image(_bytes(deep, "PNG"))[..., 0].tolist() == [[0, 255], [1, 128]]
-    assert read_image(_bytes(red.convert("CMYK"), "JPEG")).shape == (2, 4, 3)
+    inks = read_image(_bytes(red.convert("CMYK"), "JPEG", quality=95))
+    assert inks.shape == (2, 4, 3)
+    assert np.abs(inks.astype(int) - (255, 0, 0)).max() <= 8, "inks become light"
     assert read_image(_bytes(red.convert("P"), "GIF", save_all=True, append_images=[red.convert("P")])).shape == (2, 4, 3)
     assert read_image(_bytes(Image.new("L", (1, 9), 7), "PNG")).tolist() == [[[7] * 3]] * 9
 
@@ -81,9 +83,9 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     assert caught.value.reason == "too_large"
 
 
-def _header(width: int, height: int) -> bytes:
-    """A PNG that says this size and holds no pixels."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+def _header(width: int, height: int, bits: int = 8, pixels: bytes = b"") -> bytes:
+    """A PNG in colour that says this size and holds these rows, each behind its filter byte."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
     framed = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
@@ -93,6 +95,24 @@ def test_pictures_of_no_size_and_of_gigapixels_are_refused_by_their_header(size:
     with pytest.raises(MediaFault) as caught:
         read_image(_header(*size))
     assert caught.value.reason == reason
+
+
+def test_colours_of_sixteen_bits_are_scaled() -> None:
+    colours = (65535, 0, 257, 32896, 1028, 65535)
+    pixels = read_image(_header(2, 1, 16, b"\0" + struct.pack(">6H", *colours)))
+    assert pixels.tolist() == [[[255, 0, 1], [128, 4, 255]]]
+
+
+def test_a_picture_lies_as_its_orientation_tag_says() -> None:
+    """A camera held upright stores a lying picture and tag 6: its left edge is shown above."""
+    lying = Image.new("RGB", (32, 16), (0, 0, 255))
+    lying.paste((255, 0, 0), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = read_image(_bytes(lying, "JPEG", exif=exif, quality=95)).astype(int)
+    assert pixels.shape == (32, 16, 3)
+    assert np.abs(pixels[:12] - (255, 0, 0)).max() < 16
+    assert np.abs(pixels[20:] - (0, 0, 255)).max() < 16
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import films
-from tests.support.films import HEIGHT, WIDTH, counted_wrong, level, turned, write
+from tests.support.films import HEIGHT, WIDTH, counted_wrong, level, turned, without_rate, write
 from training_backend.data import video_decord
 from training_backend.data.media import Limits, MediaFault
 from training_backend.data.video import VIDEO_BACKENDS, VideoReader
@@ -29,6 +29,7 @@ FILMS: dict[str, tuple[Callable[[Path], Path], list[int]]] = {
     "counts one too many": (lambda f: counted_wrong(avi(f), 1), EVEN),
     "long gaps": (lambda f: write(f / "a.mp4", [500 * n for n in range(60)], options={"g": "5"}), [500 * n for n in range(60)]),
     "one frame": (lambda f: write(f / "a.mp4", [0]), [0]),
+    "no rate": (lambda f: without_rate(write(f / "a.mkv", EVEN, options={"bf": "0"})), EVEN),
 }
 
 
@@ -89,9 +90,10 @@ def test_decoders_agree_pixel_for_pixel_or_nearly(backend: str, kind: str, tmp_p
         (lambda f: cut(write(f / "a.mkv", EVEN), 0.5), "truncated"),
         (lambda f: counted_wrong(avi(f), 5), "truncated"),
         (lambda f: write(f / "a.mp4", [0, 30 * 3_600_000]), "too_large"),
+        (lambda f: without_rate(write(f / "a.mkv", [0])), "zero_duration"),
         (lambda f: text(f), "not_a_video"),
     ],
-    ids=["cut MP4", "cut Matroska", "counts five too many", "thirty hours", "HTML"],
+    ids=["cut MP4", "cut Matroska", "counts five too many", "thirty hours", "no time", "HTML"],
 )
 def test_what_is_wrong_with_a_film_is_said_alike(backend: str, make: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:
     path = make(tmp_path)

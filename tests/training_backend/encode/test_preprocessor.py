@@ -52,6 +52,7 @@ recipes = st.fixed_dictionaries(
         "point_syntax": st.sampled_from(["report", "release"]), "time": st.sampled_from(["token", "text"]),
         "prompt_style": st.sampled_from(["plain", "report", "release"]), "low_resolution": st.booleans(),
         "overlap": st.sampled_from([(0, 0), (1, 1), (2, 1)]), "column_tokens": st.booleans(),
+        "oversized": st.sampled_from(["fewer_frames", "coarser_pooling"]),
     }
 )  # fmt: skip
 
@@ -275,6 +276,65 @@ def test_fewer_frames_waste_no_room(tokenizer: Tokenizer) -> None:
             assert more.lengths(example, 0)[0] > budget
 
 
+def pooled(made: Preprocessor, encoded: Encoded) -> int:
+    """Side of the pooling windows."""
+    assert len({*encoded.image[encoded.slot].tolist()}) == len(np.unique(encoded.image)) - 1, "every picture is looked at"
+    return math.isqrt(encoded.pool.shape[1])
+
+
+def test_coarser_pooling_keeps_every_frame_as_fine_as_it_fits(tokenizer: Tokenizer) -> None:
+    example = row("video_qa", [clip(7.0)], asked("Where?", "left"))
+    sides = []
+    for budget in range(150, 500, 10):
+        made = worker(tokenizer, budget, video_window=2, oversized="coarser_pooling")
+        encoded = made.encode(example, 0, Pixels())
+        check_fields(encoded, tokenizer)
+        assert (len(encoded.crops), encoded.dropped_frames, encoded.truncated_branches) == (15, 0, 0)
+        sides.append(pooled(made, encoded))
+        assert encoded.coarser_pictures == (15 if sides[-1] > 2 else 0)
+        # One window finer would not have fitted: these patches are all that decides.
+        finer = worker(tokenizer, 900, video_window=sides[-1] - 1)
+        assert sides[-1] == 2 or finer.lengths(example, 0)[0] > budget
+        assert len(encoded.tokens) == worker(tokenizer, 900, video_window=sides[-1]).lengths(example, 0)[0]
+        # Each patch of each frame still belongs to one window.
+        assert np.sort(encoded.pool[encoded.pool >= 0]).tolist() == list(range(15 * 36))
+    assert sides == sorted(sides, reverse=True)
+    # Windows of 4 and 5 make as many tokens of six patches a side as those of 3, so the finer ones are taken.
+    assert set(sides) == {2, 3, 6}
+
+
+def test_what_even_the_coarsest_pooling_cannot_hold_shows_fewer_frames(tokenizer: Tokenizer) -> None:
+    example = row("video_qa", [clip(7.0)], asked("Where?", "left"))
+    made = worker(tokenizer, 100, oversized="coarser_pooling")
+    encoded = made.encode(example, 0, Pixels())
+    assert 0 < len(encoded.crops) == encoded.coarser_pictures == 15 - encoded.dropped_frames < 15
+    assert pooled(made, encoded) == 6
+    assert len(encoded.crops) > len(worker(tokenizer, 100).encode(example, 0, Pixels()).crops)
+    # Crops and frames are no matter of pooling.
+    narrow = worker(tokenizer, 700, 5, oversized="coarser_pooling").encode(example, 0, Pixels())
+    assert (len(narrow.crops), narrow.dropped_frames, narrow.coarser_pictures) == (5, 10, 0)
+
+
+def test_coarser_pooling_keeps_every_crop(tokenizer: Tokenizer) -> None:
+    large = row("image_qa", [picture("big", 800, 800)], asked("Where?", "left"))
+    made = worker(tokenizer, 60, oversized="coarser_pooling")
+    encoded = made.encode(large, 0, Pixels())
+    assert (len(encoded.crops), encoded.dropped_frames, encoded.coarser_pictures) == (5, 0, 1)
+    assert pooled(made, encoded) > 2
+    several = row("multi_image_qa", [picture(str(n), 100, 60) for n in range(3)], asked("Where?", "left"))
+    assert worker(tokenizer, 120, oversized="coarser_pooling").encode(several, 0, Pixels()).coarser_pictures == 3
+
+
+@pytest.mark.parametrize("policy", ["refuse", "fewer_frames", "coarser_pooling"])
+def test_what_fits_is_the_same_under_every_policy(tokenizer: Tokenizer, policy: str) -> None:
+    for number, example in enumerate(EXAMPLES):
+        encoded = worker(tokenizer, 2000, 60, oversized=policy).encode(example, number, None)
+        usual = worker(tokenizer, 2000, 60).encode(example, number, None)
+        for name in ("tokens", "pool", "slot"):
+            np.testing.assert_array_equal(getattr(encoded, name), getattr(usual, name))
+        assert encoded.coarser_pictures == 0
+
+
 def test_tracking_that_is_cut_off_answers_only_what_is_shown(tokenizer: Tokenizer) -> None:
     example = tracking(seconds=4.0)
     encoded = worker(tokenizer, 2000, 4).encode(example, 0, Pixels())
@@ -321,6 +381,28 @@ def test_refusing_recipes_name_the_row(tokenizer: Tokenizer) -> None:
     with pytest.raises(OversizedError, match="demo/17"):
         worker(tokenizer, 100, oversized="refuse").lengths(example, 0)
     assert worker(tokenizer, oversized="refuse").lengths(example, 0)[1] == 15
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (1, 3000), (3000, 1), (7, 250)])
+def test_pictures_as_thin_as_a_pixel(tokenizer: Tokenizer, size: tuple[int, int]) -> None:
+    example = row("image_qa", [picture("thin", *size)], asked("Where?", "left"))
+    made = worker(tokenizer)
+    encoded = made.encode(example, 0, Pixels())
+    assert (len(encoded.tokens), len(encoded.crops)) == made.lengths(example, 0)
+    assert encoded.crops.std() > 0 or size == (1, 1), "its pixels are there"
+    check_fields(encoded, tokenizer)
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, [0.0]), (0.125, [0.0, 0.125]), (0.001, [0.0, 0.001])])
+@pytest.mark.parametrize("sampler", ["uniform_last_frame", "transformers"])
+def test_films_of_one_frame_or_no_time(tokenizer: Tokenizer, seconds: float, times: list[float], sampler: str) -> None:
+    example = row("video_qa", [clip(seconds)], asked("Where?", "left"))
+    made = worker(tokenizer, sampler=sampler)
+    encoded = made.encode(example, 0, Pixels())
+    assert list(made.plan(example, Draws(example.id, 0)).times) == (times if sampler == "uniform_last_frame" else [0.0])
+    assert (len(encoded.tokens), len(encoded.crops)) == made.lengths(example, 0)
+    assert (encoded.dropped_frames, encoded.truncated_branches) == (0, 0)
+    check_fields(encoded, tokenizer)
 
 
 def test_wrong_pixels_are_a_media_fault(tokenizer: Tokenizer) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.examples import EVERY_RULE, Pixels, asked, many, picture, recipe, row, store_at, tokenizer_at
+from training_backend.data.example import Example
 from training_backend.encode.draws import VARIANTS
 from training_backend.encode.preprocessor import OversizedError, Preprocessor
 from training_backend.encode.tokens import Tokenizer
+from training_backend.pack.batch import Encoded
 from training_backend.pack.lengths import LengthError, Lengths, length_table, realisations
 
 
@@ -33,6 +36,22 @@ def test_the_table_is_what_encoding_makes(tmp_path: Path, tokenizer: Tokenizer) 
     assert reasons["no_branch_fits"] == 1
     assert table.left_out.all(axis=1).sum() == 1
     assert (np.ptp(table.tokens, axis=1) > 0).any(), "questions differ in length"
+
+
+def test_a_table_of_other_arithmetic_than_the_encoders_is_an_error(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Preprocessor(recipe(), EVERY_RULE, tokenizer, 500, 24)
+    encode = made.encode
+    cut = {name: slice(None, -1) for name in ("tokens", "targets", "weights")}
+
+    def other(example: Example, key: int, media: None) -> Encoded:
+        encoded = encode(example, key, media)
+        return replace(encoded, **{name: getattr(encoded, name)[part] for name, part in cut.items()})
+
+    monkeypatch.setattr(made, "encode", other)
+    with pytest.raises(AssertionError, match=r"the table has .* encoding makes"):
+        length_table(store_at(tmp_path, many(3)), made)
 
 
 def test_rows_without_choices_are_realised_once(tmp_path: Path, tokenizer: Tokenizer) -> None:

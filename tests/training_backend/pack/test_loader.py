@@ -92,15 +92,52 @@ def test_packs_do_not_depend_on_ranks_or_threads(world: World, truth: list[str],
     assert merged == truth
 
 
-def test_every_start_continues_the_same_stream(world: World, truth: list[str], tmp_path: Path) -> None:
-    for start in (1, 7, 16, 31):
-        assert read(world.loader(), start, 8) == truth[start : start + 8]
-        assert read(world.loader(tmp_path, workers=2), start, 8) == truth[start : start + 8]
+@pytest.fixture(scope="module")
+def order(world: World) -> list[list[tuple[int, str, int]]]:
+    loader = world.loader()
+    return [[(place.position, place.dataset, place.row) for place in loader.places(number)] for number in range(48)]
+
+
+@pytest.mark.parametrize("draw", range(20))
+def test_a_run_that_stopped_anywhere_goes_on_anyhow(
+    world: World, truth: list[str], order: list[list[tuple[int, str, int]]], tmp_path: Path, draw: int
+) -> None:
+    """Stopped at a random (window, slot) under one layout, read on from its state under another: the order and every byte."""
+    rng = np.random.default_rng(draw)
+    ranks, micro, workers = (int(rng.choice(choice)) for choice in ((1, 2, 3), (1, 2), (0, 1, 2)))
+    before = world.loader(tmp_path, workers=workers)
+    stream = before.batches(int(rng.integers(0, 15)), 0, ranks, micro)
+    for _ in range(int(rng.integers(1, 6))):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    saved = json.dumps(before.state())
+    assert len(saved) < 4096
+    start = json.loads(saved)["next_pack"]
+    folder = tmp_path if draw % 2 else None  # with the log of the run, or without
+    again = world.loader(folder, workers=int(rng.integers(0, 3)))
+    assert again.identity == json.loads(saved)["plan"]
+    assert read(again, start, 4, micro=int(rng.choice([1, 2, 4]))) == truth[start : start + 4]
+    found = [[(place.position, place.dataset, place.row) for place in again.places(start + n)] for n in range(4)]
+    assert found == order[start : start + 4]
 
 
 def test_another_seed_is_another_stream(world: World, truth: list[str]) -> None:
     other = read(world.loader(seed=6), 0, 16)
     assert sum(one == two for one, two in zip(other, truth, strict=False)) < 4
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_run_ahead_only_so_far(world: World, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by the micro-batches under way, however slow the reader is."""
+    loader = world.loader(workers=workers)
+    begun: list[int] = []
+    places = loader.places
+    monkeypatch.setattr(loader, "places", lambda pack: begun.append(pack) or places(pack))
+    stream = loader.batches(0)
+    for taken in range(1, 6):
+        next(stream)
+        assert begun == list(range(taken + loading.PREFETCH * workers))
+    stream.close()  # type: ignore[attr-defined]
 
 
 def test_every_position_of_a_window_is_packed_once(world: World) -> None:

@@ -119,6 +119,20 @@ def test_what_is_left_out_is_reported(home: Path, tmp_path: Path) -> None:
         build_sequences(refusing, tmp_path / "no", lambda message: None)
 
 
+def test_coarser_pooling_is_reported(home: Path, tmp_path: Path) -> None:
+    spec = plan_spec(home, encode=recipe(oversized="coarser_pooling"), pack=PackConfig(max_tokens=48, max_visual=6, window=64))
+    build_sequences(spec, tmp_path / "coarse", lambda message: None)
+    report = json.loads((tmp_path / "coarse" / "report.json").read_text())
+    pictures = report["examples"]["pictures"]
+    assert 0 < report["coarser_pictures"] <= pictures, "one picture an example"
+    assert report["dropped_frames"] < report["coarser_pictures"]
+    fewer = plan_spec(home, pack=PackConfig(max_tokens=48, max_visual=6, window=64))
+    build_sequences(fewer, tmp_path / "fewer", lambda message: None)
+    usual = json.loads((tmp_path / "fewer" / "report.json").read_text())
+    assert usual["dropped_frames"] > report["dropped_frames"]
+    assert "coarser_pictures" not in usual
+
+
 def test_batches_of_a_train_run(home: Path, built: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     batches = open_batches(train_spec(home, built))
     first = list(itertools.islice(batches(0), 4))
