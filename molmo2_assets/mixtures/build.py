@@ -21,7 +21,7 @@ from training_backend.data.fingerprint import short
 if TYPE_CHECKING:
     from training_backend.data.manifest import Manifest
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 WEIGHTS_FILE = "weights.json"
 WEIGHTS_SCHEMA = "molmo2-weights/1"
 

@@ -7,7 +7,7 @@ How it works. Weights are integers that sum to PERIOD. One period of PERIOD posi
 (from 1) of a dataset with weight w lies in the window of positions p with (k-1)/w < p <= k/w rounded to whole positions, which is
 the chairman-assignment problem (Tijdeman 1980): earliest deadline first always succeeds, and at every position the count of
 each dataset is within 1 of w*p. The period repeats, so this holds for ever. Rows of a dataset come in the order of a keyed
-permutation, a new one each epoch.
+permutation, a new one each epoch; any row of it is computed alone, so that nothing is sorted or kept.
 
 New weights or new data open a new *segment* at a position: its datasets start with new permutations, and positions before it
 keep their meaning.
@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,13 @@ from numpy.typing import NDArray
 
 from training_backend.data.fingerprint import file_sha256, fingerprint
 
-MIXTURE_SCHEMA = "molmo2-mixture/1"
+MIXTURE_SCHEMA = "molmo2-mixture/2"
 MIXTURE_FILE = "mixture.json"
 PERIOD = 1 << 20
 """Positions after which the schedule repeats; a weight is a whole number of 1/PERIOD."""
-_EXPLICIT = 1 << 22
-"""Up to this many rows a permutation is a sorted table; above, a Feistel network computes each index alone."""
-_CACHED_ROWS = 1 << 24
-"""Entries of permutation tables kept in memory, 4 bytes each."""
+_ROUNDS = 6
+_GOLDEN, _STRIDE, _FACTOR = np.uint64(0x9E3779B97F4A7C15), 0xD1B54A32D192ED03, np.uint64(0xBF58476D1CE4E5B9)
+_HALF = np.uint64(32)
 
 
 class MixtureError(ValueError):
@@ -135,37 +133,97 @@ def _key(*parts: Any) -> int:
     return int.from_bytes(blake2b(msgspec.json.encode(parts), digest_size=8).digest(), "little")
 
 
-def _mix(values: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
-    """splitmix64 finaliser of values + key, vectorised: the same on every platform and numpy version."""
-    with np.errstate(over="ignore"):
-        x = values + np.uint64(key)
-        shifted = np.empty_like(x)  # in place: tables have millions of rows
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x ^= np.right_shift(x, np.uint64(shift), out=shifted)
-            x *= np.uint64(factor)
-        x ^= np.right_shift(x, np.uint64(31), out=shifted)
-        return x
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finaliser, vectorised: the same on every platform and numpy version."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values = (values ^ values >> np.uint64(shift)) * np.uint64(factor)
+    return values ^ values >> np.uint64(31)
+
+
+@dataclass(frozen=True)
+class _Grids:
+    """Rows of datasets as places of grids, `high` lines of 2**`bits` places, nearly square and hardly larger than the rows.
+
+    A Feistel network permutes the places. One entry a dataset, or one a position.
+    """
+
+    rows: NDArray[np.uint64]
+    bits: NDArray[np.uint64]
+    high: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, rows: Sequence[int]) -> _Grids:
+        bits = [(many - 1).bit_length() // 2 for many in rows]
+        high = [-(-many >> width) for many, width in zip(rows, bits, strict=True)]
+        return cls(*(np.array(column, dtype=np.uint64) for column in (rows, bits, high)))
+
+    def at(self, places: NDArray[np.int64]) -> _Grids:
+        return _Grids(self.rows[places], self.bits[places], self.high[places])
+
+    def permute(self, indexes: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Images of `indexes`, each under the permutation of its dataset's rows that its key selects.
+
+        What falls on a place without a row is walked on until it falls on one.
+        """
+        out = self._walk(indexes, keys)
+        outside = np.flatnonzero(out >= self.rows)
+        while len(outside):
+            out[outside] = self.at(outside)._walk(out[outside], keys[outside])
+            outside = outside[out[outside] >= self.rows[outside]]
+        return out
+
+    def _walk(self, places: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        mask = (np.uint64(1) << self.bits) - np.uint64(1)
+        line, place = places >> self.bits, places & mask
+        for turn in range(0, _ROUNDS, 2):
+            line += _noise(place, keys, turn) * self.high >> _HALF
+            np.minimum(line, line - self.high, out=line)  # modulo: below 0 it wraps around to something large
+            place += _noise(line, keys, turn + 1)
+            place &= mask
+        return line << self.bits | place
+
+
+def _noise(values: NDArray[np.uint64], keys: NDArray[np.uint64], turn: int) -> NDArray[np.uint64]:
+    """32 bits, in place where it can be: a window's time is spent here."""
+    out = values * _GOLDEN
+    out += keys
+    out += np.uint64(turn * _STRIDE & (1 << 64) - 1)
+    out ^= out >> np.uint64(29)
+    out *= _FACTOR
+    out >>= _HALF
+    return out
 
 
 def permute(indexes: NDArray[np.int64], rows: int, key: int) -> NDArray[np.int64]:
-    """Images of `indexes` under a permutation of range(rows) that `key` selects: six Feistel rounds with cycle walking."""
-    bits = max(2, (rows - 1).bit_length())
-    half = np.uint64((bits + 1) // 2)
-    mask = np.uint64((1 << int(half)) - 1)
-    out = indexes.astype(np.uint64)
-    pending = np.ones(len(out), dtype=bool)
-    while pending.any():
-        values = out[pending]
-        left, right = values >> half, values & mask
-        for turn in range(6):
-            left, right = right, left ^ (_mix(right, key + 0x9E3779B97F4A7C15 * (turn + 1) & (1 << 64) - 1) & mask)
-        out[pending] = (left << half) | right
-        pending = out >= np.uint64(rows)
-    return out.astype(np.int64)
+    """Images of `indexes` under a permutation of range(rows) that `key` selects."""
+    grids = _Grids.of([rows]).at(np.zeros(len(indexes), dtype=np.int64))
+    return grids.permute(indexes.astype(np.uint64), np.full(len(indexes), key, dtype=np.uint64)).astype(np.int64)
+
+
+class _SegmentTable:
+    """A segment ready to be read: its schedule, and what each of its entries is."""
+
+    def __init__(self, seed: int, number: int, segment: Segment, table: NDArray[np.uint16], datasets: Sequence[str]) -> None:
+        entries = segment.entries
+        self.table, self.ranks = table, _ranks(table)
+        self.weights = np.array([item.weight for item in entries], dtype=np.int64)
+        self.sizes = np.array([item.rows for item in entries], dtype=np.int64)
+        self.grids = _Grids.of([item.rows for item in entries])
+        self.keys = np.array([_key("rows", seed, number, item.dataset) for item in entries], dtype=np.uint64)
+        self.dataset = np.array([datasets.index(item.dataset) for item in entries], dtype=np.int32)
+
+    def window(self, start: int, count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """As `Mixture.window`, counted from the segment's start."""
+        period, offset = np.divmod(np.arange(start, start + count, dtype=np.int64), len(self.table))
+        entry = self.table[offset].astype(np.int64)
+        epoch, index = np.divmod(self.weights[entry] * period + self.ranks[offset], self.sizes[entry])
+        keys = _mix(epoch.astype(np.uint64) * _GOLDEN + self.keys[entry])
+        rows = self.grids.at(entry).permute(index.astype(np.uint64), keys)
+        return self.dataset[entry], epoch, rows.astype(np.int64)
 
 
 class Mixture:
-    """An opened mixture. Thread-safe for reading except for its cache of permutations: open one per worker."""
+    """An opened mixture. Safe to share between threads."""
 
     def __init__(self, file: MixtureFile, schedules: Sequence[NDArray[np.uint16]]) -> None:
         if not file.segments or file.segments[0].start != 0:
@@ -173,10 +231,11 @@ class Mixture:
         self.file = file
         self.seed = file.seed
         self._schedules = list(schedules)
-        self._ranks = [_ranks(table) for table in self._schedules]
         self._starts = [segment.start for segment in file.segments]
-        self._permutations: OrderedDict[tuple[int, int, int], NDArray[np.uint32]] = OrderedDict()
-        self._cached_rows = 0
+        self._tables = [
+            _SegmentTable(file.seed, number, segment, table, self.datasets)
+            for number, (segment, table) in enumerate(zip(file.segments, schedules, strict=True))
+        ]
 
     @classmethod
     def build(cls, seed: int, entries: Sequence[MixtureEntry]) -> Mixture:
@@ -254,50 +313,9 @@ class Mixture:
             end = self._starts[number + 1] if number + 1 < len(self._starts) else start + count
             take = min(count - done, end - start - done)
             part = slice(done, done + take)
-            datasets[part], epochs[part], rows[part] = self._in_segment(number, start + done - self._starts[number], take)
+            datasets[part], epochs[part], rows[part] = self._tables[number].window(start + done - self._starts[number], take)
             done += take
         return datasets, epochs, rows
-
-    def _in_segment(self, number: int, start: int, count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        entries = self.file.segments[number].entries
-        table, ranks = self._schedules[number], self._ranks[number]
-        local = np.arange(start, start + count, dtype=np.int64)
-        period, offset = np.divmod(local, len(table))
-        entry = np.asarray(table[offset], dtype=np.int64)
-        weights = np.array([item.weight for item in entries], dtype=np.int64)
-        sizes = np.array([item.rows for item in entries], dtype=np.int64)
-        epoch, index = np.divmod(weights[entry] * period + ranks[offset], sizes[entry])
-        row = np.empty(count, dtype=np.int64)
-        # One pass groups equal (entry, epoch), so each permutation is fetched once.
-        order = np.lexsort((epoch, entry))
-        change = np.flatnonzero(np.diff(entry[order]) | np.diff(epoch[order])) + 1
-        bounds = [0, *change.tolist(), count]
-        for begin, end in pairwise(bounds):
-            group = order[begin:end]
-            first = group[0]
-            row[group] = self._rows(number, int(entry[first]), int(epoch[first]), index[group])
-        names = {name: place for place, name in enumerate(self.datasets)}
-        to_dataset = np.array([names[item.dataset] for item in entries], dtype=np.int32)
-        return to_dataset[entry], epoch, row
-
-    def _rows(self, segment: int, entry: int, epoch: int, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
-        item = self.file.segments[segment].entries[entry]
-        name = (segment, entry, epoch)
-        table = self._permutations.get(name)
-        if table is None:
-            key = _key("rows", self.seed, segment, item.dataset, epoch)
-            if item.rows > _EXPLICIT:
-                return permute(indexes, item.rows, key)
-            mixed = _mix(np.arange(item.rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15), key)
-            # No two keys are equal, since mixing is a bijection: every kind of sort gives this table, and this one is the fastest.
-            table = np.argsort(mixed, kind="quicksort").astype(np.uint32)
-            self._permutations[name] = table
-            self._cached_rows += item.rows
-            while self._cached_rows > _CACHED_ROWS and len(self._permutations) > 1:
-                self._cached_rows -= len(self._permutations.popitem(last=False)[1])
-        else:
-            self._permutations.move_to_end(name)
-        return table[indexes].astype(np.int64)
 
 
 def _ranks(table: NDArray[np.uint16]) -> NDArray[np.int64]:

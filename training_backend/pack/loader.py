@@ -101,7 +101,6 @@ class PackLoader:
         self.identity = self._identity()
         self._log = PlanLog(log_dir, self.identity, pack.window, write=rank == 0)
         self._lock = threading.Lock()
-        self._planning = threading.Lock()  # a Mixture keeps permutations and is not safe to share
         self._shown = self._failed = 0
         self._newest = self._next = 0
 
@@ -134,8 +133,7 @@ class PackLoader:
     def _plan(self, number: int) -> list[list[Place]]:
         size = self.config.window
         start = number * size
-        with self._planning:
-            datasets, _, rows = self.mixture.window(start, size)
+        datasets, _, rows = self.mixture.window(start, size)
         keys = position_keys(self.seed, start, size)
         variants = (keys % np.uint64(VARIANTS)).astype(np.int64)
         tokens, visual = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
