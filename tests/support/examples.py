@@ -34,7 +34,9 @@ from training_backend.data.example import (
 from training_backend.data.media import MediaFault
 from training_backend.data.order import PERIOD, Mixture, MixtureEntry
 from training_backend.data.store import RowStore, RowWriter
+from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import Tokenizer, train_tokenizer
+from training_backend.pack.batch import PREFIX, Encoded
 
 WORDS = (
     "Point to the red circles in the picture. Count the blue squares by pointing. user assistant system Image 0 1 2 3",
@@ -58,6 +60,48 @@ def recipe(**changes: object) -> EncodeConfig:
         "overlap": (1, 1), "max_frames": 16, "max_images": 4,
     }  # fmt: skip
     return EncodeConfig(**(fields | changes))  # type: ignore[arg-type]
+
+
+def worker(tokenizer: Tokenizer, tokens: int = 700, visual: int = 24, **changes: object) -> Preprocessor:
+    """A preprocessor of that recipe with two budgets."""
+    return Preprocessor(recipe(**changes), EVERY_RULE, tokenizer, tokens, visual)
+
+
+IMAGE_TOKENS = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>", "<frame_start>", "<frame_end>")
+
+
+def check_fields(encoded: Encoded, tokenizer: Tokenizer) -> None:
+    """What `pack.batch` promises."""
+    size = len(encoded.tokens)
+    for field in (encoded.targets, encoded.weights, encoded.position, encoded.branch, encoded.image):
+        assert field.shape == (size,)
+    prefix = encoded.branch == PREFIX
+    start = int(prefix.sum())
+    assert prefix[:start].all()
+    assert encoded.tokens[0] == tokenizer.bos
+    assert (encoded.position[:start] == np.arange(start)).all()
+    numbers = encoded.branch[start:]
+    assert (np.diff(numbers) >= 0).all()
+    assert not encoded.weights[:start].any()
+    for number in np.unique(numbers):
+        mine = np.flatnonzero(encoded.branch == number)
+        assert (encoded.position[mine] == start + np.arange(len(mine))).all()
+        assert (encoded.targets[mine[:-1]] == encoded.tokens[mine[1:]]).all()
+        assert encoded.targets[mine[-1]] == tokenizer.eos
+        assert encoded.weights[mine[-1]] > 0
+    special = {tokenizer.special[name] for name in IMAGE_TOKENS}
+    assert ((encoded.image >= 0) == np.isin(encoded.tokens, list(special))).all()
+    patch = tokenizer.special["<im_patch>"]
+    assert (np.flatnonzero(encoded.tokens == patch) == encoded.slot).all()
+    assert not np.isin(encoded.targets[encoded.weights > 0], list(special)).any()
+    assert len(encoded.pool) == len(encoded.slot)
+    if len(encoded.pool):
+        assert encoded.pool.max() < len(encoded.crops) * 36
+        # A visual token looks at crops of its own image or frame only.
+        crop_of = np.where(encoded.pool >= 0, encoded.pool // 36, -1)
+        owner = encoded.image[encoded.slot]
+        for crop in range(len(encoded.crops)):
+            assert len(np.unique(owner[(crop_of == crop).any(axis=1)])) <= 1
 
 
 def picture(name: str = "m0", width: int = 84, height: int = 84) -> Media:

@@ -94,7 +94,7 @@ class LocalLauncher:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *_python_path()]),
             "PYTHONSAFEPATH": "1",  # the folder that somebody happened to stand in is no place to import from
             "PYTHONUNBUFFERED": "1",
-            "GLOO_SOCKET_IFNAME": _loopback(),
+            **({"GLOO_SOCKET_IFNAME": _loopback()} if needs_torchrun(spec) else {}),
         }
         with (run_dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(

@@ -47,8 +47,8 @@ def from_hf(path: Path) -> ModelConfig:
     raw = read_json(path)
     config = _parse(path, raw)
     if OWN_SECTION in raw:
-        own = _own(path, raw[OWN_SECTION])
-        if different := differences(_parse(path, to_hf(own)), config):
+        own, said = _own(path, raw[OWN_SECTION])
+        if different := differences(said, config):
             raise WeightsError(f"{path}: its {OWN_SECTION} section describes another model; they differ in {', '.join(different)}.")
         config = own
     for key, token in _SPECIALS.items():
@@ -58,8 +58,8 @@ def from_hf(path: Path) -> ModelConfig:
     return config
 
 
-def _own(path: Path, section: object) -> ModelConfig:
-    """Our section, as far as `to_hf` can say it in their words."""
+def _own(path: Path, section: object) -> tuple[ModelConfig, ModelConfig]:
+    """Our section, and the model that it is in their words."""
     try:
         own = msgspec.convert(section, type=ModelConfig)
         for part in ("vision", "connector", "decoder"):
@@ -67,13 +67,12 @@ def _own(path: Path, section: object) -> ModelConfig:
             for field, value in table.table.items():
                 if type(value) is int and field != "extra_tokens":
                     table.get(field, int)
-        _parse(path, to_hf(own))
+        return own, _parse(path, to_hf(own))
     except msgspec.ValidationError as error:
         raise WeightsError(f"{path}: {OWN_SECTION} cannot be read: {error}") from None
     except WeightsError as error:
         said = str(error).removeprefix(f"{path}: ")
         raise WeightsError(f"{path}: its {OWN_SECTION} section describes no model that there is: {said}") from None
-    return own
 
 
 def _parse(path: Path, raw: dict[str, Any]) -> ModelConfig:
