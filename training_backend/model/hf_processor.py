@@ -59,7 +59,10 @@ def check_recipe(encode: EncodeConfig, config: ModelConfig) -> None:
         != (config.vision.image_size, config.vision.patch_size),
     }  # fmt: skip
     if names := [name for name, unsayable in wrong.items() if unsayable]:
-        raise WeightsError(f"the recipe cannot be a Hugging Face Molmo2Processor's, because of {'; '.join(names)}.")
+        raise WeightsError(
+            f"the recipe cannot be a Hugging Face Molmo2Processor's, because of {'; '.join(names)}. Train with a recipe "
+            "that it knows (`release` is one) to publish a checkpoint."
+        )
 
 
 def write_processor(out: Path, encode: EncodeConfig, config: ModelConfig, tokenizer: Tokenizer) -> list[str]:
