@@ -24,8 +24,8 @@ from training_backend.api import Execution, RunResult, RunSpec
 from training_backend.data.fingerprint import plain
 from training_backend.data.manifest import Manifest, read_manifest
 
-TOKENIZER_VERSION = "1"
-SEQUENCES_VERSION = "1"
+TOKENIZER_VERSION = "2"
+SEQUENCES_VERSION = "2"
 CHECKPOINT_VERSION = "1"
 
 
@@ -78,6 +78,7 @@ def _tokenizer(profile: Profile, texts: list[str]) -> Layer:
         spec = RunSpec(
             kind="tokenizer",
             identity={
+                "code": TOKENIZER_VERSION,  # or a done run of older code would be found again
                 "config": plain(profile.tokenizer),
                 "datasets": {name.removeprefix("validated/"): step.parents[name].manifest.data_version for name in texts},
             },
@@ -126,6 +127,7 @@ def _sequences(profile: Profile, stage: StageSpec) -> Layer:
         spec = RunSpec(
             kind="plan",
             identity={
+                "code": SEQUENCES_VERSION,
                 "stage": stage.name, "encode": plain(stage.encode), "loss": plain(stage.loss), "pack": plain(stage.pack),
                 "seed": stage.seed, "mixture": mixture.manifest.data_version, "tokenizer": tokenizer.manifest.data_version,
                 "validated": _versions(members),

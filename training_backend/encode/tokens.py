@@ -55,6 +55,7 @@ EXTRA_TOKENS = (
     "<timestamp>",
 )
 """Extra token k has id vocab_size + k. The first fourteen stand in the released order (allenai/molmo2, olmo/tokenizer.py)."""
+_SPELLED = re.compile("|".join(re.escape(name) for name in (*BASE_TOKENS, *EXTRA_TOKENS)))
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 """Where BPE may not merge: the expression of Qwen's tokenizers, in which every digit stands alone."""
 
@@ -192,7 +193,8 @@ def _library(path: Path, body: dict[str, Any]) -> _Library:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out_folder: Path) -> None:
     """Train a byte-level BPE on `texts` and write its folder. Equal texts, in any order, give equal bytes.
 
-    Where the texts offer fewer merges than `vocab_size` allows, the last rows stay unused.
+    No special token's spelling is learned as a word, however often texts hold it: a word and a special token of one spelling are
+    told apart here, but not in the `tokenizers` library, which a published folder is read with. Where the texts offer fewer merges than `vocab_size` allows, the last rows stay unused.
     """
     if vocab_size < 256 + len(BASE_TOKENS):
         raise TokenizerError(f"vocab_size is {vocab_size}; bytes and markers alone need {256 + len(BASE_TOKENS)}")
@@ -207,7 +209,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out_folder: Path) -> 
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    library.train_from_iterator(texts, trainer)
+    library.train_from_iterator((part for text in texts for part in _SPELLED.split(text) if part), trainer)
     specials = Specials(vocab_size=vocab_size, bos="<|endoftext|>", eos="<|im_end|>", pad="<|endoftext|>")
     body = json.dumps(json.loads(library.to_str()), ensure_ascii=False, indent=1, sort_keys=True)
     replace_file(out_folder / TOKENIZER_FILE, body.encode() + b"\n")

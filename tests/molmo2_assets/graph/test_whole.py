@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from molmo2_assets.graph import stages
 from molmo2_assets.graph.build import build_definitions
 from tests.molmo2_assets.graph.conftest import Made, graph_profile, write_notes
 from tests.support.shell import activated
@@ -241,6 +242,16 @@ def test_raw_files_do_not_change_when_a_person_edits_theirs(own_home: Made) -> N
         stream.write("#")
     assert verify_files(folder, read_manifest(folder)) == []
     assert manifest.state == "ready"
+
+
+def test_a_raised_code_version_reaches_the_run(own_home: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher reuses a run that is done: the recipe alone would let new code hand out what the old one made."""
+    before = {path.name for path in own_home.home.runs.glob("tokenizer-*")}
+    monkeypatch.setattr(stages, "TOKENIZER_VERSION", "raised")
+    (asset,) = (each for each in stages.stage_assets(own_home.home, graph_profile()) if each.key == dg.AssetKey("tokenizer"))
+    with dg.instance_for_test() as instance:
+        assert dg.materialize([asset], instance=instance).success
+    assert len({path.name for path in own_home.home.runs.glob("tokenizer-*")} - before) == 1
 
 
 def test_force_builds_again_beside_the_old_one(own_home: Made) -> None:

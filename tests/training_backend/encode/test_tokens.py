@@ -16,6 +16,7 @@ from training_backend.api import RunSpec
 from training_backend.data.fingerprint import file_sha256
 from training_backend.data.points import Special
 from training_backend.encode.tokens import (
+    BASE_TOKENS,
     EXTRA_TOKENS,
     SPECIALS_FILE,
     TOKENIZER_FILE,
@@ -78,6 +79,18 @@ def test_ids_that_stand_for_nothing_are_shown(tokenizer: Tokenizer) -> None:
         "red" + tokenizer.decode([399]) + "<|unused_500|>",
     )
     assert tokenizer.decode([]) == ""
+
+
+def test_no_special_token_s_spelling_is_learned_as_a_word(tmp_path: Path) -> None:
+    """The library would give the two one number, and no folder for transformers could be written."""
+    names = (*BASE_TOKENS, *EXTRA_TOKENS)
+    train_tokenizer([f"{name} 0.5, {name}er {name}" for name in names] * 20, 1200, tmp_path)
+    table = json.loads((tmp_path / TOKENIZER_FILE).read_text())["model"]["vocab"]
+    assert [name for name in EXTRA_TOKENS if name in table] == []
+    assert "er" in table  # it did learn
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.decode(tokenizer.encode("<point 0.5")) == "<point 0.5"
+    assert tokenizer.special["<point"] not in tokenizer.encode("<point 0.5")
 
 
 def test_training_repeats_itself_in_any_order(tmp_path: Path) -> None:
