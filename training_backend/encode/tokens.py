@@ -194,7 +194,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out_folder: Path) -> 
     """Train a byte-level BPE on `texts` and write its folder. Equal texts, in any order, give equal bytes.
 
     No special token's spelling is learned as a word, however often texts hold it: a word and a special token of one spelling are
-    told apart here, but not in the `tokenizers` library, which a published folder is read with. Where the texts offer fewer merges than `vocab_size` allows, the last rows stay unused.
+    told apart here, but not in the `tokenizers` library, which a published folder is read with. Where the texts offer fewer merges
+    than `vocab_size` allows, the last rows stay unused.
     """
     if vocab_size < 256 + len(BASE_TOKENS):
         raise TokenizerError(f"vocab_size is {vocab_size}; bytes and markers alone need {256 + len(BASE_TOKENS)}")
