@@ -2,7 +2,8 @@
 
 Each reader opens the file, reads its time stamps and gives uint8 frames, as training does. `bare ffmpeg` decodes every frame of the
 clip in FFmpeg's own libraries (through PyAV, one thread) and converts none: what no reader that decodes all can beat; where there
-is an `ffmpeg` program, it is measured too. `ratio` is the default reader's frames ÷ those of the bare decode at the same rate.
+is an `ffmpeg` program, it is measured too. `proxy` is the default reader on the clip's proxy of 2 frames a second. `ratio` is the
+default reader's frames ÷ those of the bare decode at the same rate.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Report
+from molmo2_assets.profile import ProxySpec
+from molmo2_assets.sources.proxies import write_proxy
+from training_backend.data.media import DEFAULT_LIMITS
 from training_backend.data.video import VIDEO_BACKENDS, VideoReader
 
 WIDTH, HEIGHT, RATE = 1920, 1080, 30
@@ -45,10 +49,13 @@ def run(arguments: argparse.Namespace) -> Report:
                 missing[name] = str(error)
                 continue
             seconds[name] = _best(arguments.repeats, lambda name=name: _sample(path, name, times))  # type: ignore[misc]
+        proxy = Path(folder) / "proxy.mp4"
+        making = _best(1, lambda: write_proxy(path, proxy, ProxySpec(fps=SAMPLED), DEFAULT_LIMITS))
+        seconds["pyav, proxy"] = _best(arguments.repeats, lambda: _sample(proxy, "pyav", times))
         seconds["bare ffmpeg"] = _best(arguments.repeats, lambda: _bare(path))
         if shutil.which("ffmpeg"):
             seconds["ffmpeg program"] = _best(arguments.repeats, lambda: _program(path))
-        size = path.stat().st_size
+        size, proxy_size = path.stat().st_size, proxy.stat().st_size
     rows = [
         {"reader": name, "seconds": spent, "sampled frames per s": len(times) / spent, "times real time": arguments.seconds / spent}
         for name, spent in seconds.items()
@@ -56,6 +63,7 @@ def run(arguments: argparse.Namespace) -> Report:
     facts = {
         "clip": f"{arguments.seconds} s, {arguments.height} lines, {RATE} frames a second, {size} bytes",
         "cannot be loaded": missing,
+        "proxy": f"made in {making:.2f} s, {proxy_size} bytes",
     }
     return Report("video", rows, facts, round(seconds["bare ffmpeg"] / seconds["pyav"], 3))
 

@@ -137,6 +137,8 @@ def _said(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(body: dict[str, Any], spec: DatasetSpec) -> None:
+    from molmo2_assets.sources.proxies import recipe
+
     source = spec.source
     rows: list[tuple[str, Any]] = [
         ("title", spec.title), ("page", spec.url), ("task", f"{spec.task} ({spec.family}), {spec.role}, group {spec.group}"),
@@ -152,6 +154,7 @@ def _print(body: dict[str, Any], spec: DatasetSpec) -> None:
         ("rows declared", spec.rows), ("weighed as", spec.weight_rows), ("licence", spec.licence), ("access", spec.access),
         ("provenance", spec.provenance), ("media", spec.media.kind), ("media come from", spec.media.origin),
         ("media folder", body["media_folder"]),
+        ("films", f"read from proxies, {recipe(spec.media.proxy)}" if spec.media.proxy is not None else None),
         ("media layout", " or ".join(part for part in (spec.media.layout, *spec.media.also) if part)),
         ("may be bad", f"{spec.max_bad_fraction:.0%} of the rows"), ("notes", spec.notes),
         ("used in", ", ".join(body["used_in"]) or "nothing of this profile"), ("state", body["state"]),

@@ -120,6 +120,8 @@ def _raw(home: Home, spec: DatasetSpec) -> Layer:
 def _reading(spec: DatasetSpec) -> dict[str, Any]:
     """What decides how rows are read; words for people are no part of it."""
     media = {name: value for name, value in plain(spec.media).items() if name not in ("origin", "instructions")}
+    if media["proxy"] is None:
+        del media["proxy"]  # versions of sets without proxies are older than proxies
     return {
         "adapter": spec.adapter, "params": plain(spec.adapter_params), "style": spec.style, "task": spec.task,
         "files": list(spec.source.files), "media": media, "tables": plain(spec.source.tables),
@@ -158,6 +160,8 @@ def _media(home: Home, spec: DatasetSpec) -> Layer:
             return {"reason": str(manifest.facts["reason"])}
         page: Metadata = {name: int(value) for name, value in manifest.counts.items()}
         page["bytes"] = int(manifest.facts["bytes"])
+        if "proxies" in manifest.facts:
+            page["read_from_proxies"] = int(manifest.facts["proxies"])
         if manifest.facts["reasons"]:
             page["not_usable"] = pictures.count_table("reason", manifest.facts["reasons"])
         return page

@@ -5,7 +5,7 @@ Belongs here: the record and its file. Does not belong here: collecting (`source
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +14,16 @@ import msgspec
 from training_backend.data.example import Media
 
 MEDIA_FILE = "media.jsonl"
+PUBLISHED_FILE = "published.json"
+"""Beside validated rows: sha256 of each proxy → that of its film as published. Absent where there are none."""
 
 
 class MediaRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One medium. Facts are None where `state` is not ok; `reason` is then a FaultReason of `training_backend.data.media`."""
+    """One medium. Facts are None where `state` is not ok; `reason` is then a FaultReason of `training_backend.data.media`.
+
+    Of a film with a proxy `sha256` and the facts are the proxy's, but `duration` is the film's; `published` is then the hash of the
+    bytes as they came and `proxy` how it was made.
+    """
 
     uri: str
     kind: Literal["image", "video"]
@@ -32,11 +38,13 @@ class MediaRecord(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     reason: str | None = None
     detail: str = ""
+    published: str | None = None
+    proxy: str | None = None
 
     @property
     def published_sha256(self) -> str | None:
         """Hash of the bytes as they were published."""
-        return self.sha256
+        return self.published or self.sha256
 
     def media(self, identifier: str) -> Media:
         """The record as an example's medium. Only for state ok."""
@@ -54,6 +62,19 @@ def write_media(folder: Path, records: Sequence[MediaRecord]) -> None:
     """Write `media.jsonl`, sorted by uri."""
     ordered = sorted(records, key=lambda record: record.uri)
     (folder / MEDIA_FILE).write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in ordered))
+
+
+def write_published(folder: Path, records: Iterable[MediaRecord]) -> None:
+    """Write `published.json`, if any of `records` is of a proxy."""
+    found = {str(record.sha256): record.published for record in records if record.published is not None}
+    if found:
+        (folder / PUBLISHED_FILE).write_bytes(msgspec.json.encode(found, order="sorted"))
+
+
+def read_published(folder: Path) -> dict[str, str]:
+    """`published.json` of a folder of validated rows."""
+    path = folder / PUBLISHED_FILE
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.is_file() else {}
 
 
 def read_media(folder: Path) -> dict[str, MediaRecord]:

@@ -16,7 +16,7 @@ import msgspec
 from molmo2_assets.ingest.adapters import Adapter, Context, Piece, adapter_of, canonical
 from molmo2_assets.ingest.contracts import Facts, facts_of
 from molmo2_assets.ingest.gather import Gathered, Sketch, contradictions
-from molmo2_assets.ingest.media_table import MediaRecord, read_media
+from molmo2_assets.ingest.media_table import MediaRecord, read_media, write_published
 from molmo2_assets.ingest.quarantine import Quarantined, by_reason, write_quarantine
 from molmo2_assets.ingest.reasons import LEFT_OUT, RowFault
 from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
@@ -46,7 +46,7 @@ class ValidateReport:
 
 
 def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callable[[str], None]) -> ValidateReport:
-    """Write data.jsonl, data.idx, quarantine.jsonl and samples.json into `dest`.
+    """Write data.jsonl, data.idx, quarantine.jsonl, samples.json and, where films have proxies, published.json into `dest`.
 
     Equal inputs give equal bytes. Memory does not grow with the rows, but for about a hundred bytes of each: what they say waits on
     disk. Raises ValueError where a whole file does not have the published layout.
@@ -67,6 +67,7 @@ def validate(spec: DatasetSpec, raw: Path, media: Path, dest: Path, log: Callabl
                     read_row(row, adapter, context, table, work)
                     progress.add()
             work.compare()
+            write_published(dest, table.values())
             return _publish(spec, dest, work.rows, work.aside(), work.examples())
 
 

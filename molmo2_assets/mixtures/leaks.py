@@ -2,10 +2,10 @@
 
 Belongs here: the comparison of stores. Does not belong here: what a leak leads to (the graph's check).
 
-A medium leaks when the same bytes (sha256) are in both sets, whatever is asked about them. A question leaks when its words are the
-same and nothing else tells the rows apart: a text-only row whose words an evaluation set asks without media, or the same words
-about the same medium. The same words about other media ("How many circles are there?") are no leak; they are counted as shared
-wording.
+A medium leaks when the same published bytes (sha256) are in both sets, whatever is asked about them, also if they are read from
+proxies. A question leaks when its words are the same and nothing else tells the rows apart: a text-only row whose words an
+evaluation set asks without media, or the same words about the same medium. The same words about other media ("How many circles are
+there?") are no leak; they are counted as shared wording.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
+
+from molmo2_assets.ingest.media_table import read_published
 
 _SHOWN = 5
 
@@ -76,8 +78,9 @@ class _Asked:
         self.media: set[str] = set()
         self.wordings: set[bytes] = set()
         self.pairs: set[tuple[bytes, str]] = set()
+        published = read_published(folder)
         for row in _rows(folder):
-            shown = {medium.sha256 for medium in row.media}
+            shown = {published.get(medium.sha256, medium.sha256) for medium in row.media}
             words = _questions(row)
             self.media |= shown
             self.wordings |= words
@@ -94,8 +97,9 @@ def find_leaks(training: Mapping[str, Path], evaluation: Mapping[str, Path]) -> 
         questions = dict.fromkeys(asked, 0)
         wordings = dict.fromkeys(asked, 0)
         ids: dict[str, list[str]] = {key: [] for key in asked}
+        published = read_published(folder)
         for row in _rows(folder):
-            shown = {medium.sha256 for medium in row.media}
+            shown = {published.get(medium.sha256, medium.sha256) for medium in row.media}
             words = _questions(row)
             pairs = {(question, sha256) for question in words for sha256 in shown or {""}}
             for key, there in asked.items():

@@ -20,6 +20,7 @@ from molmo2_assets.profile.structs import (
     MixtureItem,
     MixtureSpec,
     ProvenanceRule,
+    ProxySpec,
     StageName,
     StageSpec,
     WeightsSource,
@@ -75,9 +76,23 @@ def check_dataset(spec: DatasetSpec, site: Site) -> None:
         site.add(f"{spec.name}.provenance is {spec.provenance!r}; it is {known}", "provenance")
     if not 0 <= spec.max_bad_fraction <= 1:
         site.add(f"{spec.name}.max_bad_fraction is a fraction, from 0 to 1", "max_bad_fraction")
+    if spec.media.proxy is not None:
+        _check_proxy(spec, spec.media.proxy, site)
     lacks = [field for field in _SOURCE_NEEDS[spec.source.kind] if not getattr(spec.source, field)]
     if lacks:
         site.add(f"{spec.name}.source: a {spec.source.kind} source needs {', '.join(lacks)}", "source")
+
+
+def _check_proxy(spec: DatasetSpec, proxy: ProxySpec, site: Site) -> None:
+    """A proxy that can be made, of films whose rows do not themselves say what the file is."""
+    if not 0 < proxy.fps <= 60:
+        site.add(f"{spec.name}.media.proxy.fps is {proxy.fps:g}; frames a second, above 0 and up to 60", "media", "proxy", "fps")
+    if not 0 <= proxy.crf <= 51:
+        site.add(f"{spec.name}.media.proxy.crf is {proxy.crf}; a quality of H.264, from 0 to 51", "media", "proxy", "crf")
+    if spec.adapter == "molmo2_examples":
+        site.add(
+            f"{spec.name}: its rows are examples and name the file that they are about; it cannot have proxies", "media", "proxy"
+        )
 
 
 def check_benchmark(spec: BenchmarkSpec, datasets: Mapping[str, DatasetSpec], known: Iterable[str], site: Site) -> None:

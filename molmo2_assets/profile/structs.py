@@ -101,6 +101,14 @@ class SourceSpec(_Spec, frozen=True, kw_only=True):
         return () if self.kind == "url" else self.files
 
 
+class ProxySpec(_Spec, frozen=True, kw_only=True):
+    """Films are kept a second time with `fps` frames a second, all key frames, at quality `crf` of H.264 (smaller is better); what
+    trains reads those. For films with many frames between those that are shown; `fps` at least what recipes show."""
+
+    fps: float = 2.0
+    crf: int = 18
+
+
 class MediaSpec(_Spec, frozen=True, kw_only=True):
     """Where the pictures and videos of a set are.
 
@@ -108,7 +116,7 @@ class MediaSpec(_Spec, frozen=True, kw_only=True):
     and its `uri`, relative to the raw folder, or to `path` (absolute, or below the folder named by MOLMO2_MANUAL) where a person
     keeps them; `*` stands for any part of a name, and `also` are templates that are tried after it. `sha256_column` is the
     published column with the expected hash of the bytes. `origin` says where the media come from, `instructions` what a person
-    must do to have them.
+    must do to have them. `proxy` asks for smaller films to read from.
     """
 
     kind: Literal["none", "embedded", "folder", "urls"] = "none"
@@ -118,6 +126,7 @@ class MediaSpec(_Spec, frozen=True, kw_only=True):
     sha256_column: str | None = None
     origin: str | None = None
     instructions: str | None = None
+    proxy: ProxySpec | None = None
 
 
 class DatasetSpec(_Spec, frozen=True, kw_only=True):

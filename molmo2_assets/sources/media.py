@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections import Counter, deque
@@ -28,8 +29,10 @@ from molmo2_assets.ingest.tables import rows_of
 from molmo2_assets.sources.links import Ledger, Link
 from molmo2_assets.sources.places import file_of
 from molmo2_assets.sources.progress import Progress
+from molmo2_assets.sources.proxies import recipe, write_proxy
 from molmo2_assets.sources.web import Web, WebFault
 from training_backend.data.fingerprint import fingerprint, short
+from training_backend.data.manifest import storage_error
 from training_backend.data.media import (
     DEFAULT_LIMITS,
     FaultReason,
@@ -42,7 +45,7 @@ from training_backend.data.media import (
 )
 
 if TYPE_CHECKING:
-    from molmo2_assets.profile import DatasetSpec
+    from molmo2_assets.profile import DatasetSpec, ProxySpec
 
 _DOWNLOADS = 32
 """Requests at a time over all hosts."""
@@ -61,11 +64,12 @@ class MediaReport:
 
 @dataclass(frozen=True)
 class _Shelf:
-    """Where bytes go, what decoders may be asked to do, and what earlier looks at the same bytes found, by sha256."""
+    """Where bytes go, what decoders may do, what earlier looks at the same bytes found (by sha256), how films are proxied."""
 
     cache: MediaCache
     limits: Limits
     known: Mapping[str, MediaRecord]
+    proxy: ProxySpec | None
 
 
 def collect_media(
@@ -82,7 +86,8 @@ def collect_media(
     Media at `urls` are downloaded, several at a time and a few a host; what was had before is not asked for again. `earlier` are
     records that this code made with these limits: bytes that they tell of are not decoded again.
     """
-    shelf = _Shelf(cache, limits, {record.sha256: record for record in earlier if record.sha256 is not None})
+    known = {record.published_sha256: record for record in earlier if record.published_sha256 is not None}
+    shelf = _Shelf(cache, limits, known, spec.media.proxy)
     facts: dict[str, Any] = {}
     if spec.media.kind == "urls":
         wanted = _addresses(spec, raw)
@@ -94,12 +99,17 @@ def collect_media(
     write_media(dest, list(records.values()))
     ordered = sorted(records.values(), key=lambda record: record.uri)
     identity = [
-        [r.uri, r.sha256, r.kind, r.width, r.height, r.duration, r.fps, r.n_frames, r.codec, r.state, r.reason] for r in ordered
+        [r.uri, r.sha256, r.kind, r.width, r.height, r.duration, r.fps, r.n_frames, r.codec, r.state, r.reason]
+        + ([r.published, r.proxy] if r.proxy is not None else [])
+        for r in ordered
     ]
     states = Counter(record.state for record in ordered)
     reasons = Counter(str(record.reason) for record in ordered if record.state != "ok")
     counts = {"media": len(ordered), **{state: states[state] for state in ("ok", "missing", "broken")}}
+    proxies = sum(record.proxy is not None for record in ordered)
     facts = {"reasons": dict(sorted(reasons.items())), "bytes": sum(record.bytes or 0 for record in ordered), **facts}
+    if proxies:
+        facts["proxies"] = proxies
     return MediaReport(f"{len(ordered)}-{short(fingerprint(identity))}", counts, facts)
 
 
@@ -160,16 +170,42 @@ def _record(reference: Reference, shelf: _Shelf, store: Callable[[], str]) -> Me
     """The line of one medium; `store` puts its bytes into the cache and gives their sha256, or raises MediaFault."""
     try:
         digest = store()
+        proxy = shelf.proxy if reference.kind == "video" else None
         known = shelf.known.get(digest)
-        if known is not None and known.kind == reference.kind:
+        if known is not None and known.kind == reference.kind and known.proxy == (recipe(proxy) if proxy is not None else None):
             return msgspec.structs.replace(known, uri=reference.uri)
         facts = _probe(shelf.cache.path(digest), shelf.limits, reference.kind)
+        if proxy is not None:
+            return _proxied(reference, shelf, proxy, digest, facts)
     except MediaFault as fault:
         state = "missing" if fault.reason == "missing" else "broken"
         return MediaRecord(uri=reference.uri, kind=reference.kind, state=state, reason=fault.reason, detail=str(fault)[:200])  # type: ignore[arg-type]
     return MediaRecord(
         uri=reference.uri, kind=reference.kind, state="ok", sha256=digest, width=facts.width, height=facts.height,
         duration=facts.duration, fps=facts.fps, n_frames=facts.n_frames, codec=facts.codec, bytes=facts.bytes,
+    )  # fmt: skip
+
+
+def _proxied(reference: Reference, shelf: _Shelf, proxy: ProxySpec, published: str, film: MediaFacts) -> MediaRecord:
+    """The line of a film that is read from its proxy. Raises MediaFault."""
+    downloads = shelf.cache.root / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=downloads, prefix="proxy-") as folder:
+        path = Path(folder) / "film.mp4"
+        try:
+            write_proxy(shelf.cache.path(published), path, proxy, shelf.limits)
+        except MediaFault:
+            raise
+        except OSError as error:
+            raise storage_error(error, path) from error  # of our file: what is wrong with the film's is a MediaFault
+        except Exception as error:
+            raise MediaFault("decode", f"{type(error).__name__}: {error}") from error
+        digest = shelf.cache.add_file(path)
+        facts = _probe(path, shelf.limits, "video")
+    return MediaRecord(
+        uri=reference.uri, kind="video", state="ok", sha256=digest, width=facts.width, height=facts.height,
+        duration=film.duration, fps=facts.fps, n_frames=facts.n_frames, codec=facts.codec, bytes=facts.bytes,
+        published=published, proxy=recipe(proxy),
     )  # fmt: skip
 
 

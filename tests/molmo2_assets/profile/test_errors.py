@@ -145,6 +145,13 @@ MISTAKES = {
     "provenance of a set": ("datasets:\n  photos:\n    provenance: someone", 4, "photos.provenance is 'someone'"),
     "provenance rule": ("provenance: {allow: [human]}", None, "shapes_cap has provenance program, this recipe allows human"),
     "source": ("datasets:\n  photos:\n    source: {generator: null}", 4, "photos.source: a package source needs generator"),
+    "proxy without frames": ("datasets:\n  clips_qa:\n    media: {proxy: {fps: 0}}", 4, "clips_qa.media.proxy.fps is 0"),
+    "proxy without quality": ("datasets:\n  clips_qa:\n    media: {proxy: {crf: 52}}", 4, "clips_qa.media.proxy.crf is 52"),
+    "proxies of examples": (
+        "datasets:\n  clips_qa:\n    adapter: molmo2_examples\n    media: {proxy: {}}",
+        5,
+        "its rows are examples",
+    ),
     "bad fraction": ("datasets:\n  photos:\n    max_bad_fraction: 2.0", 4, "photos.max_bad_fraction is a fraction"),
     "new set by mistake": (
         "datasets:\n  photoss: {rows: 3}",
