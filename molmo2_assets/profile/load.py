@@ -54,6 +54,9 @@ def load_profile(name: str | None = None, extra_dirs: Sequence[Path | str] = ())
     name = name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
     entries = read_entries(search_path(extra_dirs))
     if name not in entries.profiles:
+        path = Path(name)
+        if path.suffix in (".yaml", ".yml"):  # a file is meant
+            raise ProfileError([f"a profile goes by name, not by file: {DIRS_VARIABLE}={path.parent} makes {path.stem!r} one"])
         raise ProfileError([unknown("profile", name, entries.profiles)])
     root = _merged_chain(name, entries)
     return resolve(name, root, entries)

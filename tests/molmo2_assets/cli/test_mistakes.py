@@ -42,6 +42,7 @@ MISTAKES = {
     "action": (["datasets", "shwo", "x"], ["unknown action 'shwo'", "known: show.", "Did you mean show?"]),
     "run action": (["runs", "stopp", "x"], ["unknown action 'stopp'", "known: attach, stop.", "Did you mean stop?"]),
     "profile": (["--profile", "demoo", "datasets"], ["unknown profile 'demoo'", "report", "Did you mean demo?"]),
+    "a profile's file": (["--profile", "some/own.yaml", "datasets"], ["MOLMO2_PROFILE_DIRS=some makes 'own' one"]),
     "profile after the command": (["datasets", "--profile", "repotr"], ["unknown profile 'repotr'", "Did you mean report?"]),
     "dataset": (["datasets", "show", "shapes_cpa"], ["unknown dataset 'shapes_cpa'", "tiny_text", "Did you mean shapes_cap?"]),
     "dataset of another profile": (["quarantine", "show", "clips_cap"], ["clips_cap is in the catalogue but not in profile small"]),
