@@ -67,7 +67,9 @@ GENERATORS: dict[str, Generator] = {
         "videos", "build_subtitle_choices", "SUBTITLE_FAULTS", "Molmo2-VideoSubtitleQA", "SubtitleQA", 160
     ),
     "clips_points": Generator("video_points", "build_points", "POINT_FAULTS", "Molmo2-VideoPoint", "train", 260, folder="object"),
-    "clips_track": Generator("tracks", "build_tracks", "TRACK_FAULTS", "molmo2-track-instruction", "train", 260, folder="track"),
+    "clips_track": Generator(
+        "tracks", "build_tracks", "TRACK_FAULTS", "molmo2-track-instruction", "train", 260, folder="track", code_version=3
+    ),
     "tiny_text": Generator("text", "build_text", "TEXT_FAULTS", "molmo2-tulu4-classified", "train", 800),
     "shapes_points_eval": Generator("images", "build_points_eval", None, "pixmo-points-eval", "test", 200, seed=1, code_version=3),
     "shapes_count_eval": Generator("images", "build_counts", None, "pixmo-count", "validation", 150, seed=1),
