@@ -45,9 +45,8 @@ def kept_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def opened(connection: Any, record: Any) -> None:
-        connection.execute(
-            "PRAGMA synchronous=NORMAL"
-        )  # with the write-ahead log: fsync where it is written out, not at every commit
+        # With a write-ahead log: fsync where it is written out, not at every commit.
+        connection.execute("PRAGMA synchronous=NORMAL")
         record.info["identity"] = identity()
 
     @event.listens_for(engine, "checkout")
@@ -106,9 +105,8 @@ class KeptEvents(SqliteEventLogStorage):
         return self._once("index", name, lambda: ask(name))
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        return self._once(
-            "column", column_name, lambda: super(KeptEvents, self)._has_asset_key_col_on_connection(conn, column_name)
-        )
+        ask = super()._has_asset_key_col_on_connection
+        return self._once("column", column_name, lambda: ask(conn, column_name))
 
     def _once(self, kind: str, name: str, ask: Callable[[], bool]) -> bool:
         """Dagster asks at every event whether its schema has been migrated; what is there stays there."""
@@ -132,7 +130,7 @@ class KeptEvents(SqliteEventLogStorage):
 
 
 class _Watchdog(SqliteEventLogStorageWatchdog):
-    """Tells a UI of new events. With connections kept they stand in the write-ahead log for long before the database changes."""
+    """Tells a UI of new events. With connections kept they stand in the write-ahead log long before the database changes."""
 
     def __init__(self, events: KeptEvents, run_id: str, callback: EventHandlerFn, cursor: str | None) -> None:
         super().__init__(events, run_id, callback, cursor)

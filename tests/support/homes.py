@@ -29,14 +29,12 @@ def activated_yaml() -> str:
 
 
 @contextmanager
-def activated_instance(history: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster's history in this folder, configured as activate.sh does it."""
+def history_at(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's history in this folder, as a shell that names it in DAGSTER_HOME has it."""
     import dagster as dg
 
-    history.mkdir(parents=True, exist_ok=True)
-    (history / "dagster.yaml").write_text(activated_yaml())
     before = os.environ.get("DAGSTER_HOME")
-    os.environ["DAGSTER_HOME"] = str(history)
+    os.environ["DAGSTER_HOME"] = str(folder)
     try:
         with dg.DagsterInstance.get() as instance:
             yield instance
@@ -44,6 +42,15 @@ def activated_instance(history: Path) -> Iterator[dg.DagsterInstance]:
         os.environ.pop("DAGSTER_HOME")
         if before is not None:
             os.environ["DAGSTER_HOME"] = before
+
+
+@contextmanager
+def activated_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """A history in this folder, new, configured as activate.sh does it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text(activated_yaml())
+    with history_at(folder) as instance:
+        yield instance
 
 
 def environment(home: Path, profile: str, history: Path | None = None, **more: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from molmo2_assets.graph.history import KeptEvents, KeptHistory
-from tests.support.homes import CHECKOUT, activated_yaml, environment
+from tests.support.homes import CHECKOUT, activated_instance, activated_yaml, environment, history_at
 
 WORKER = """
 import time, dagster as dg
@@ -43,9 +43,8 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def instance(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_HOME", env["DAGSTER_HOME"])
-    with dg.DagsterInstance.get() as found:
+def instance(env: dict[str, str]) -> Iterator[dg.DagsterInstance]:
+    with history_at(Path(env["DAGSTER_HOME"])) as found:
         yield found
 
 
@@ -99,7 +98,7 @@ def test_the_yaml_of_activate_sh_names_it(env: dict[str, str], instance: dg.Dags
     assert instance.get_ref().storage_data is not None  # other processes make theirs from it
 
 
-def test_what_is_written_is_what_dagster_writes(instance: dg.DagsterInstance, env: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_written_is_what_dagster_writes(instance: dg.DagsterInstance, env: dict[str, str]) -> None:
     """The same run in both, and the files of one read by the other."""
     ours = dg.materialize([one, two], instance=instance, raise_on_error=False)
     with dg.instance_for_test() as other:
@@ -120,12 +119,10 @@ def test_what_is_written_is_what_dagster_writes(instance: dg.DagsterInstance, en
         assert found.asset_materialization.metadata["rows"].value == 3
 
 
-def test_a_history_of_dagsters_own_storage_is_read_and_continued(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_of_dagsters_own_storage_is_read_and_continued(env: dict[str, str]) -> None:
     with own_storage(env["DAGSTER_HOME"]) as before:
         first = dg.materialize([one], instance=before)
-    (Path(env["DAGSTER_HOME"]) / "dagster.yaml").write_text(activated_yaml())
-    monkeypatch.setenv("DAGSTER_HOME", env["DAGSTER_HOME"])
-    with dg.DagsterInstance.get() as instance:
+    with activated_instance(Path(env["DAGSTER_HOME"])) as instance:
         second = dg.materialize([one], instance=instance)
         assert {run.run_id for run in instance.get_runs()} == {first.run_id, second.run_id}
         assert len(instance.fetch_materializations(dg.AssetKey("one"), limit=5).records) == 2
