@@ -39,6 +39,14 @@ concurrency:
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 60
+# Dagster's SQLite storage in Dagster's layout, without waiting for the disk at every event; leave these lines out for Dagster's own.
+storage:
+  custom:
+    module: molmo2_assets.graph.history
+    class: KeptHistory
+    config:
+      base_dir:
+        env: DAGSTER_HOME
 YAML
 }
 if ! { _molmo2_write_yaml; } 2>/dev/null; then

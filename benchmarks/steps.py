@@ -2,7 +2,7 @@
 
 The data layers of a profile are materialised in a fresh home, then again and again: later runs do nothing but look, and their wall
 time over their steps is the graph's own cost. Beside it, in turn with it: bare Dagster assets with the same keys, dependencies and
-checks, which return at once.
+checks, which return at once. Both write a history that is configured as activate.sh does it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.report import Report
 from molmo2_assets.graph.build import build_definitions
 from molmo2_assets.home import Home
 from molmo2_assets.profile import load_profile
+from tests.support.homes import activated_instance
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
@@ -51,8 +52,7 @@ def run(arguments: argparse.Namespace) -> Report:
         with ExitStack() as stack:
             instances = {}
             for name in graphs:
-                (Path(folder) / name).mkdir()
-                instances[name] = stack.enter_context(dg.DagsterInstance.local_temp(str(Path(folder) / name)))
+                instances[name] = stack.enter_context(activated_instance(Path(folder) / name))
             # In turn, so that a busy moment of the machine falls on both.
             for _ in range(1 + arguments.repeats):
                 for name, defs in graphs.items():

@@ -121,6 +121,7 @@ def test_definitions_observes_and_runs_again_real_sets():
     assert (facts["sets on the hub"], facts["sets"], facts["sets ready"], facts["steps"]) == (3, 3, 3, 9)
     assert facts["observe seconds"] > 0
     assert facts["no-op seconds"] > 0
+    assert facts["validated alone seconds"] > 0
 
 
 def test_validate_measures_the_real_engine_beside_pydantic():

@@ -12,11 +12,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from tests.support.disks import fill, small_disk, unwritable
-from tests.support.homes import CHECKOUT
+from tests.support.homes import CHECKOUT, history_at
 
 NAMES = (
     "MOLMO2_HOME", "MOLMO2_PROFILE", "DAGSTER_HOME", "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME",
@@ -154,7 +153,7 @@ def test_without_an_environment_it_says_how_to_make_one(shell: str, checkout: Pa
 
 def test_the_dagster_yaml_is_one_that_dagster_accepts(checkout: Path) -> None:
     _yaml(checkout)
-    with dg.DagsterInstance.from_config(str(checkout / ".molmo2" / "demo" / "dagster")) as instance:
+    with history_at(checkout / ".molmo2" / "demo" / "dagster") as instance:
         assert instance.telemetry_enabled is False
         assert instance.nux_enabled is False
         assert instance.run_monitoring_enabled is True

@@ -6,17 +6,51 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from molmo2_assets.home import Home
 from training_backend.data.fingerprint import fingerprint, short
 from training_backend.data.manifest import Manifest, files_version, list_files, parent_entry
 
+if TYPE_CHECKING:
+    import dagster as dg
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILES = Path(__file__).parent / "profiles"
 DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+
+def activated_yaml() -> str:
+    """The dagster.yaml that activate.sh writes."""
+    return (CHECKOUT / "activate.sh").read_text().partition("<<'YAML'")[2].partition("\n")[2].partition("\nYAML\n")[0] + "\n"
+
+
+@contextmanager
+def history_at(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's history in this folder, as a shell that names it in DAGSTER_HOME has it."""
+    import dagster as dg
+
+    before = os.environ.get("DAGSTER_HOME")
+    os.environ["DAGSTER_HOME"] = str(folder)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    finally:
+        os.environ.pop("DAGSTER_HOME")
+        if before is not None:
+            os.environ["DAGSTER_HOME"] = before
+
+
+@contextmanager
+def activated_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """A history in this folder, new, configured as activate.sh does it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text(activated_yaml())
+    with history_at(folder) as instance:
+        yield instance
 
 
 def environment(home: Path, profile: str, history: Path | None = None, **more: str) -> dict[str, str]:

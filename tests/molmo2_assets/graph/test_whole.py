@@ -15,6 +15,7 @@ import pytest
 from molmo2_assets.graph import stages
 from molmo2_assets.graph.build import build_definitions
 from tests.molmo2_assets.graph.conftest import Made, graph_profile, write_notes
+from tests.support.homes import history_at
 from tests.support.shell import activated
 from training_backend.data.manifest import read_manifest, verify_files
 
@@ -71,7 +72,7 @@ def test_rows_are_all_accounted_for(made: Made) -> None:
 
 def test_dagster_knows_what_the_manifests_say(made: Made) -> None:
     """History as another process reads it: versions, pages, checks, and the pulse of training."""
-    with dg.DagsterInstance.from_config(str(made.home.dagster)) as instance:
+    with history_at(made.home.dagster) as instance:
         for key in KEYS:
             event = instance.get_latest_materialization_event(dg.AssetKey(key.split("/")))
             assert event is not None, key
@@ -94,7 +95,7 @@ def test_dagster_knows_what_the_manifests_say(made: Made) -> None:
 
 
 def page(made: Made, key: str) -> dict[str, dg.MetadataValue]:
-    with dg.DagsterInstance.from_config(str(made.home.dagster)) as instance:
+    with history_at(made.home.dagster) as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey(key.split("/")))
         assert event is not None
         assert event.asset_materialization is not None
@@ -161,7 +162,7 @@ def run_in(made: Made, folder: Path, selection: str) -> set[str]:
     done = activated(f"dagster asset materialize --select '{selection}'", made.environment, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:]
     assert not list(folder.iterdir()), "no second history beside it"
-    with dg.DagsterInstance.from_config(str(made.home.dagster)) as instance:
+    with history_at(made.home.dagster) as instance:
         newest = instance.get_runs(limit=1)[0]
         assert newest.status is dg.DagsterRunStatus.SUCCESS
         records = instance.get_records_for_run(newest.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION, limit=500).records
