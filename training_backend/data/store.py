@@ -90,7 +90,7 @@ class RowColumns:
         numbers["length"].extend(lengths)
         numbers["row"].extend(rows)
         numbers["task"].frombytes(bytes([_TASK_NUMBER[task]]) * len(rows))
-        numbers["file"].extend([0] * len(rows))
+        numbers["file"].frombytes(bytes(numbers["file"].itemsize * len(rows)))
 
     def only(self, keep: NDArray[np.bool_]) -> RowColumns:
         """The rows where `keep` is true."""
@@ -98,7 +98,8 @@ class RowColumns:
         for name in _DIGESTS:
             kept.digests[name] += self.digest(name)[keep].tobytes()
         for name in _NUMBERS:
-            kept.numbers[name].extend(self.number(name)[keep].tolist())
+            column = kept.numbers[name]
+            column.frombytes(self.number(name)[keep].astype(f"u{column.itemsize}").tobytes())
         return kept
 
     def digest(self, name: str) -> NDArray[np.uint8]:
@@ -159,8 +160,9 @@ class RowWriter:
             mine.digests[name] += kept.digests[name]
         for name in ("length", "task", "row"):
             mine.numbers[name].extend(kept.numbers[name])
-        mine.numbers["offset"].extend(offsets[:-1].tolist())
-        mine.numbers["file"].extend([number] * len(kept))
+        for name, values in (("offset", offsets[:-1]), ("file", np.full(len(kept), number))):
+            column = mine.numbers[name]
+            column.frombytes(values.astype(f"u{column.itemsize}").tobytes())
         self._offset = int(offsets[-1])
 
     def _write(self, data: bytes, count: bool = True) -> None:
@@ -184,11 +186,11 @@ class RowWriter:
         columns = self._columns
         rows = len(columns)
         ids = columns.digest("id_hash")
-        order = np.argsort(ids.view("S16").ravel() if rows else np.empty(0), kind="stable")
-        ordered = ids[order]
+        order = _order(ids)
+        ordered = _taken(ids, order)
         if rows and bool((ordered[1:] == ordered[:-1]).all(axis=1).any()):
             raise StoreError(f"{self.folder / DATA_FILE}: two rows have the same id; ids must be unique within a set.")
-        arrays: dict[str, NDArray[Any]] = {name: columns.digest(name)[order] for name in _DIGESTS}
+        arrays: dict[str, NDArray[Any]] = {name: _taken(columns.digest(name), order) for name in _DIGESTS}
         for name in _NUMBERS:
             arrays[name] = columns.number(name)[order]
         version = content_version(columns.digests["row_hash"])
@@ -207,6 +209,22 @@ class RowWriter:
         counts = np.bincount(arrays["task"], minlength=len(TASKS)) if rows else np.zeros(len(TASKS), dtype=int)
         tasks = {name: int(counts[number]) for number, name in enumerate(TASKS) if counts[number]}
         self.info = StoreInfo(rows=rows, data_version=version, tasks=tasks, data_bytes=self._offset)
+
+
+def _order(ids: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Places of ids of 16 bytes in the order of their bytes. Half of them tells almost all apart, and sorts faster as a number."""
+    halves = ids.view(">u8").astype(np.uint64)
+    order = np.argsort(halves[:, 0], kind="stable")
+    begins = halves[order, 0]
+    if bool((begins[1:] == begins[:-1]).any()):
+        return np.lexsort((halves[:, 1], halves[:, 0]))
+    return order
+
+
+def _taken(hashes: NDArray[np.uint8], order: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """`hashes[order]`, each moved as one value and not byte by byte."""
+    width = hashes.shape[1]
+    return hashes.view(f"V{width}").ravel()[order].view(np.uint8).reshape(-1, width)
 
 
 def _runs(keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
