@@ -195,7 +195,7 @@ def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out:
     reader = reading.lines_between(part.path, part.start, part.stop)
     while batch := list(itertools.islice(reader, _LINES)):
         lines = [b"" if line is None else line.rstrip(b"\r\n") if line[-1:] in _ENDS else line for _, line, _ in batch]
-        written = []
+        kept: list[tuple[int, int, bytes, bytes, float, Facts]] = []
         for (start, whole, size), line, done in zip(batch, lines, sealer.recall(lines, source, number + 1), strict=True):
             number += 1
             if done is None:
@@ -206,20 +206,19 @@ def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out:
                         raise RowFault("line_too_long", "", f"{size} bytes, the limit is {reading.MAX_LINE}")
                     done = _line(line, sealer, kind, source, part.name, number)
                 except RowFault as fault:
-                    out.rows += 1
                     out.aside.append(_aside(task, part, fault, number, start, size, None if whole is None else line))
                     continue
-            out.rows += 1
-            sealed, digests, shown, about = done
-            said.append(facts.setdefault(about, len(facts)))
-            seconds.append(shown)
-            hashes += digests
-            offsets.append(start)
-            lengths.append(len(sealed))
-            rows.append(number)
-            written.append(sealed)
-        if written:
-            stream.write(b"\n".join(written) + b"\n")
+            kept.append((start, number, *done))
+        if kept:
+            begun, numbered, sealed, digests, shown, about = zip(*kept, strict=True)
+            offsets.extend(begun)
+            rows.extend(numbered)
+            lengths.extend(map(len, sealed))
+            hashes += b"".join(digests)
+            seconds.extend(shown)
+            said.extend([facts.setdefault(one, len(facts)) for one in about])
+            stream.write(b"\n".join((*sealed, b"")))
+    out.rows = len(rows) + len(out.aside)
     out.columns.extend(hashes, offsets, lengths, kind, rows)
     out.numbers["seconds"] = np.array(seconds)
     out.facts, out.said = list(facts), np.array(said, dtype=np.uint32)
