@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 RANGE_BYTES = 48 << 20
 """Bytes of the file that one process takes at a time: about a contract's batch of small rows, or more."""
 PROCESSES = min(4, len(os.sched_getaffinity(0)))
-_LINES = 256
-"""Lines that are read together: enough that the cost of a call vanishes, few enough to be thrown away often."""
-_ENDS = (b"\r", b"\n")
 
 
 @dataclass(frozen=True)
@@ -93,22 +90,23 @@ def ranges(path: Path, name: str, size: int | None = None) -> Iterator[Range]:
     size = size or RANGE_BYTES
     end = path.stat().st_size
     start = first = 0
-    with path.open("rb") as stream:
+    block = bytearray(1 << 18)  # one for all: new memory costs more time than the counting
+    with path.open("rb", buffering=0) as stream:
         while start < end:
             stop = min(end, start + size)
             count = 0
             if stop < end:
                 stream.seek(stop - 1)
-                while block := stream.read(1 << 16):  # to the end of the line that the cut fell into
-                    place = block.find(b"\n")
-                    stop = stream.tell() - len(block) + (place + 1 if place >= 0 else len(block))
+                while taken := stream.readinto(block):  # to the end of the line that the cut fell into
+                    place = block.find(b"\n", 0, taken)
+                    stop = stream.tell() - taken + (place + 1 if place >= 0 else taken)
                     if place >= 0:
                         break
             stream.seek(start)
             left = stop - start
-            while left and (block := stream.read(min(left, 1 << 22))):
-                count += block.count(b"\n")
-                left -= len(block)
+            while left and (taken := stream.readinto(block)):
+                count += block.count(b"\n", 0, min(left, taken))
+                left -= min(left, taken)
             yield Range(path, name, start, stop, first)
             start, first = stop, first + count
 
@@ -192,21 +190,19 @@ def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out:
     offsets, lengths, rows = array("Q"), array("L"), array("L")
     facts: dict[Facts, int] = {}
     number = part.first - 1
-    reader = reading.lines_between(part.path, part.start, part.stop)
-    while batch := list(itertools.islice(reader, _LINES)):
-        lines = [b"" if line is None else line.rstrip(b"\r\n") if line[-1:] in _ENDS else line for _, line, _ in batch]
+    for starts, lines, sizes in reading.blocks_between(part.path, part.start, part.stop):
         kept: list[tuple[int, int, bytes, bytes, float, Facts]] = []
-        for (start, whole, size), line, done in zip(batch, lines, sealer.recall(lines, source, number + 1), strict=True):
+        for start, line, size, done in zip(starts, lines, sizes, sealer.recall(lines, source, number + 1), strict=True):
             number += 1
             if done is None:
-                if whole is not None and (not line or line.isspace()):
+                if line is not None and (not line or line.isspace()):
                     continue
                 try:
-                    if whole is None:
+                    if line is None:
                         raise RowFault("line_too_long", "", f"{size} bytes, the limit is {reading.MAX_LINE}")
                     done = _line(line, sealer, kind, source, part.name, number)
                 except RowFault as fault:
-                    out.aside.append(_aside(task, part, fault, number, start, size, None if whole is None else line))
+                    out.aside.append(_aside(task, part, fault, number, start, size, line))
                     continue
             kept.append((start, number, *done))
         if kept:

@@ -340,7 +340,7 @@ class Sealer(Generic[_F]):
         self._words: dict[tuple[bytes, bytes], bytes] = {}
         self._frames: dict[bytes, tuple[bytes, int, _F]] = {}
 
-    def recall(self, lines: Sequence[bytes], source: bytes, first: int) -> list[Sealed[_F] | None]:
+    def recall(self, lines: Sequence[bytes | None], source: bytes, first: int) -> list[Sealed[_F] | None]:
         """What `seal` says of each line that differs from an earlier one in nothing but id, source and points; None for the others.
         `source % (first + place)` is the canonical JSON of a line's source.
 
@@ -352,6 +352,8 @@ class Sealer(Generic[_F]):
         media_of, frame_of = self._media.get, self._frames.get
         cuts, ids, sources, points = [], [], [], []
         for place, line in enumerate(lines):
+            if line is None:
+                continue
             middle = line.find(head)
             begin = line.find(b',"media":', middle)
             turn = line.find(b',"branches":', begin)

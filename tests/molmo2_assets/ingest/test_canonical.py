@@ -182,6 +182,28 @@ def test_ranges_are_whole_lines_with_their_numbers(
         assert part.start == 0 or data[part.start - 1 : part.start] == b"\n"
 
 
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"\r", b"a", b"bcd", b"\xef\xbb\xbf", b" ", b"x" * 9]), max_size=40).map(b"".join),
+    most=st.integers(1, 12),
+    limit=st.integers(2, 12),
+    size=st.integers(1, 60),
+)
+@settings(max_examples=200, deadline=None)
+def test_lines_are_the_same_one_by_one_and_in_blocks(
+    data: bytes, most: int, limit: int, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("blocks") / "a.jsonl"
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_BLOCK", most)
+        patch.setattr(reading, "MAX_LINE", limit)
+        for part in ranges(path, "a.jsonl", size):
+            blocks = reading.blocks_between(path, part.start, part.stop)
+            found = [item for block in blocks for item in zip(*block, strict=True)]
+            wanted = reading.lines_between(path, part.start, part.stop)
+            assert found == [(at, line and line.rstrip(b"\r\n"), length) for at, line, length in wanted]
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
     ['","media":[', '","branches":[', '"}],"weight":1.0}]', "\\", '","source":{', "é😀"]
 )
