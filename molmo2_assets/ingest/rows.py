@@ -246,7 +246,9 @@ def _decode(data: bytes) -> str:
 def _object(text: str) -> dict[str, Any]:
     """The object that a line holds. Raises RowFault."""
     try:
-        data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_fields)
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+        data = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise RowFault("not_json", "", str(error)) from None
     if not isinstance(data, dict):
@@ -267,6 +269,10 @@ def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
     return found
+
+
+_JSON = json.JSONDecoder(parse_constant=no_constant, object_pairs_hook=unique_fields)
+"""What `json.loads` would make anew for every line."""
 
 
 def _whole_characters(data: dict[str, Any]) -> None:
