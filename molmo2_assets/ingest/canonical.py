@@ -1,5 +1,5 @@
-"""The fast way through rows that already are examples: one loop a row that decodes, gathers facts, encodes and hashes, in several
-processes over ranges of the file.
+"""The fast way through rows that already are examples: one loop that takes what it knows of earlier lines, and decodes, gathers
+facts, encodes and hashes the others, in several processes over ranges of the file.
 
 Belongs here: that loop and its processes. Does not belong here: what such a row must be (`adapters/canonical.py`), the rules
 (`contracts.py`), the order of steps for every other layout (`validate.py`). What is told

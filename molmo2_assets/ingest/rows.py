@@ -32,7 +32,7 @@ MAX_LINE = 64 << 20
 MAX_DOCUMENT = 4 << 30
 """Bytes of a file that is one JSON document: it is held whole."""
 _BATCH = 512
-_BLOCK = 1 << 17
+_BLOCK = 1 << 16
 """Bytes that are read at once: small enough to stay near the processor until their lines are done with."""
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

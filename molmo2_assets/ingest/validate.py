@@ -23,7 +23,7 @@ from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
 from molmo2_assets.ingest.tables import rows_of
 from molmo2_assets.sources.progress import Progress
 from training_backend.data.example import Example
-from training_backend.data.store import RowStore, RowWriter, StoreInfo
+from training_backend.data.store import RowColumns, RowStore, RowWriter, StoreInfo
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
@@ -140,6 +140,7 @@ def _examples(
             for part in done:
                 writer.add_rows(part.lines, part.columns, part.range.name, part.keep)
                 part.lines.unlink()
+                part.columns = RowColumns()  # the writer has them now
                 sketch.extend({name: values[part.keep] for name, values in part.numbers.items()})
         assert writer.info is not None
         return _report(dest, rows, aside, facts, sketch, writer.info)
