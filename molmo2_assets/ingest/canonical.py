@@ -1,5 +1,5 @@
-"""The fast way through rows that already are examples: one loop a row that decodes, gathers facts, encodes and hashes, in several
-processes over ranges of the file.
+"""The fast way through rows that already are examples: one loop that takes what it knows of earlier lines, and decodes, gathers
+facts, encodes and hashes the others, in several processes over ranges of the file.
 
 Belongs here: that loop and its processes. Does not belong here: what such a row must be (`adapters/canonical.py`), the rules
 (`contracts.py`), the order of steps for every other layout (`validate.py`). What is told
@@ -9,28 +9,30 @@ apart by them is told apart here: ids are unique, and rows are judged by the sam
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.adapters import Context
 from molmo2_assets.ingest.adapters.canonical import check_media, check_row, schema_fault
-from molmo2_assets.ingest.contracts import FACTS, Facts, facts_of, verdicts
-from molmo2_assets.ingest.media_table import MediaRecord, read_media
+from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, inside, prepare, verdicts
+from molmo2_assets.ingest.media_table import read_media
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
-from training_backend.data.example import SCHEMA, Example, Media, Sealer, Source, seal
+from training_backend.data.example import Example, Media, Sealed, Sealer, Source, decode_row, seal
 from training_backend.data.store import RowColumns
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 RANGE_BYTES = 48 << 20
 """Bytes of the file that one process takes at a time: about a contract's batch of small rows, or more."""
 PROCESSES = min(4, len(os.sched_getaffinity(0)))
-_WORDS = FACTS.index("words")
-_ENDS = (b"\r", b"\n")
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,22 @@ class Range:
 
 @dataclass
 class Part:
-    """What became of a range. `lines`: the rows that were kept, one after the other; `columns` index them, `offset` is where each
-    began in the raw file; `numbers` are what the sketch is made of (branches, media, seconds, words)."""
+    """What became of a range. `lines`: the rows that could be read, one after the other; `columns` index them, `offset` is where
+    each began in the raw file; `numbers` are what the sketch is made of (branches, media, seconds, words).
 
+    `facts` are the different ones among them and `said` is which of these each row has, until the contract has judged them; `keep`
+    is then true for the rows that it passes.
+    """
+
+    range: Range
     lines: Path
     columns: RowColumns
     aside: list[Quarantined]
     rows: int
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, NDArray[Any]] = field(default_factory=dict)
+    facts: list[Facts] = field(default_factory=list)
+    said: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    keep: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
 
 @dataclass(frozen=True)
@@ -82,46 +90,72 @@ def ranges(path: Path, name: str, size: int | None = None) -> Iterator[Range]:
     size = size or RANGE_BYTES
     end = path.stat().st_size
     start = first = 0
-    with path.open("rb") as stream:
+    block = bytearray(1 << 18)  # one for all: new memory costs more time than the counting
+    with path.open("rb", buffering=0) as stream:
         while start < end:
             stop = min(end, start + size)
             count = 0
             if stop < end:
                 stream.seek(stop - 1)
-                while block := stream.read(1 << 16):  # to the end of the line that the cut fell into
-                    place = block.find(b"\n")
-                    stop = stream.tell() - len(block) + (place + 1 if place >= 0 else len(block))
+                while taken := stream.readinto(block):  # to the end of the line that the cut fell into
+                    place = block.find(b"\n", 0, taken)
+                    stop = stream.tell() - taken + (place + 1 if place >= 0 else taken)
                     if place >= 0:
                         break
             stream.seek(start)
             left = stop - start
-            while left and (block := stream.read(min(left, 1 << 22))):
-                count += block.count(b"\n")
-                left -= len(block)
+            while left and (taken := stream.readinto(block)):
+                count += block.count(b"\n", 0, min(left, taken))
+                left -= min(left, taken)
             yield Range(path, name, start, stop, first)
             start, first = stop, first + count
 
 
-def read_parts(task: Task, parts: list[Range], told: Callable[[Part], None]) -> list[Part]:
-    """Every range read, in order; in processes where there is enough to read. `told` hears of parts as they are done."""
-    found = []
-    if len(parts) < 2 or PROCESSES < 2:
-        for number, part in enumerate(parts):
-            found.append(read_part(task, part, number))
-            told(found[-1])
-        return found
-    # Not forked: a process that has threads must not be.
-    with ProcessPoolExecutor(min(PROCESSES, len(parts)), multiprocessing.get_context("spawn")) as pool:
-        for done in pool.map(read_part, [task] * len(parts), parts, range(len(parts))):
-            found.append(done)
-            told(done)
+def read_parts(task: Task, parts: Iterable[Range], told: Callable[[Part], None]) -> list[Part]:
+    """Every range read, in order, and judged; in processes where there is enough to read. `told` hears of parts as they are done.
+
+    The contract is judged here, for all processes: there are few different facts, and loading it costs as much time as the rows
+    of a range.
+    """
+    found: list[Part] = []
+    waiting: list[Part] = []
+    for part in _read(task, parts):
+        found.append(part)
+        waiting.append(part)
+        if sum(len(one.facts) for one in waiting) >= BATCH:
+            _judge(task, waiting)
+            waiting = []
+        told(part)
+    _judge(task, waiting)
     return found
 
 
+def _read(task: Task, parts: Iterable[Range]) -> Iterator[Part]:
+    ahead = iter(parts)
+    begun = list(itertools.islice(ahead, 2))
+    if len(begun) < 2 or PROCESSES < 2:
+        yield from map(read_part, itertools.repeat(task), itertools.chain(begun, ahead), itertools.count())
+        return
+    # Not forked: a process that has threads must not be.
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        # The processes begin with the first ranges while the lines of the others are still being counted.
+        asked = [pool.submit(read_part, task, part, number) for number, part in enumerate(itertools.chain(begun, ahead))]
+        prepare(task.family)
+        while asked:
+            yield asked.pop(0).result()
+
+
 @lru_cache(maxsize=1)
-def _table(folder: Path, mark: int) -> dict[str, tuple[MediaRecord, Media | None]]:
-    """Media by uri, each beside what an example would say of it; kept between ranges."""
-    return {uri: (record, record.media("m") if record.state == "ok" else None) for uri, record in read_media(folder).items()}
+def _sealer(dataset: str, kind: str, folder: Path, mark: int) -> Sealer[Facts]:
+    """What is known of rows and their media; kept between ranges."""
+    table = {uri: (record, record.media("m") if record.state == "ok" else None) for uri, record in read_media(folder).items()}
+
+    def look(media: tuple[Media, ...]) -> float:
+        """Whether media are as they say, and the seconds of the first. Raises RowFault."""
+        check_media(media, _known(media, table))
+        return (media[0].seconds or 0.0) if media else 0.0
+
+    return Sealer(f"{dataset}/", kind, look, facts_of, inside)
 
 
 @contextmanager
@@ -137,74 +171,72 @@ def _no_collector() -> Iterator[None]:
 
 
 def read_part(task: Task, part: Range, number: int) -> Part:
-    """One range: its rows judged, those that are kept written to a file of their own."""
-    table = _table(task.media, (task.media / "media.jsonl").stat().st_mtime_ns)
-    out = Part(task.dest / f".part-{number:06d}", RowColumns(), [], 0)
-    facts: list[tuple[Any, ...]] = []
+    """One range: its rows that can be read are written to a file of their own, with the facts that they are judged by."""
+    sealer = _sealer(task.dataset, task.context.task, task.media, (task.media / "media.jsonl").stat().st_mtime_ns)
+    out = Part(part, task.dest / f".part-{number:06d}", RowColumns(), [], 0)
     with _no_collector(), out.lines.open("wb", buffering=1 << 20) as stream:
-        _loop(task, part, table, stream, out, facts)
-    found = verdicts(task.family, facts)
-    bad = [place for place, verdict in enumerate(found) if verdict is not None]
-    if bad:
-        _drop(task, part, out, {place: found[place] for place in bad}, facts)
-    _sketch(out, [row for place, row in enumerate(facts) if found[place] is None] if bad else facts)
+        _loop(task, part, sealer, stream, out)
+    for name in ("branches", "media", "words"):
+        place = FACTS.index(name)
+        out.numbers[name] = np.array([facts[place] for facts in out.facts], dtype=np.uint32)[out.said]
     return out
 
 
-def _loop(task: Task, part: Range, table: dict[str, Any], stream: Any, out: Part, facts: list[Facts]) -> None:
-    def look(media: tuple[Media, ...]) -> float:
-        """Whether media are as they say, and the seconds of the first. Raises RowFault."""
-        check_media(media, _known(media, table))
-        return (media[0].seconds or 0.0) if media else 0.0
-
-    decode, fast = msgspec.json.Decoder(Example).decode, Sealer(look).seal
-    prefix, kind, name = f"{task.dataset}/", task.context.task, msgspec.json.encode(part.name)
+def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out: Part) -> None:
+    kind, name = task.context.task, msgspec.json.encode(part.name)
     source = b'{"file":' + name.replace(b"%", b"%%") + b',"row":%d}'
-    number, write = part.first - 1, stream.write
     # Packed as they come: objects that stay would cost more time, in pages of memory never touched before, than their making.
-    hashes, seconds = bytearray(), array("f")
+    hashes, seconds, said = bytearray(), array("f"), array("L")
     offsets, lengths, rows = array("Q"), array("L"), array("L")
-    for start, line, size in reading.lines_between(part.path, part.start, part.stop):
-        number += 1
-        if line is not None:
-            if line[-1:] in _ENDS:
-                line = line.rstrip(b"\r\n")
-            if not line or line.isspace():
-                continue
-        out.rows += 1
-        try:
-            if line is None:
-                raise RowFault("line_too_long", "", f"{size} bytes, the limit is {reading.MAX_LINE}")
-            try:
-                example = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                example = _slowly(line)
-            if example.task != kind or example.schema != SCHEMA or len(example.branches) > 1 or not example.id:
-                check_row(example, kind)
-            done = fast(example, line, source % number) if example.id.startswith(prefix) else None
+    facts: dict[Facts, int] = {}
+    number = part.first - 1
+    for starts, lines, sizes in reading.blocks_between(part.path, part.start, part.stop):
+        kept: list[tuple[int, int, bytes, bytes, float, Facts]] = []
+        for start, line, size, done in zip(starts, lines, sizes, sealer.recall(lines, source, number + 1), strict=True):
+            number += 1
             if done is None:
-                done = (*_not_ours(example, line, prefix, part.name, number), look(example.media))
-        except RowFault as fault:
-            out.aside.append(_aside(task, part, fault, number, start, size, line))
-            continue
-        sealed, digests, shown = done
-        facts.append(facts_of(example.branches, example.media))
-        seconds.append(shown)
-        hashes += digests
-        offsets.append(start)
-        lengths.append(len(sealed))
-        rows.append(number)
-        write(sealed + b"\n")
+                if line is not None and (not line or line.isspace()):
+                    continue
+                try:
+                    if line is None:
+                        raise RowFault("line_too_long", "", f"{size} bytes, the limit is {reading.MAX_LINE}")
+                    done = _line(line, sealer, kind, source, part.name, number)
+                except RowFault as fault:
+                    out.aside.append(_aside(task, part, fault, number, start, size, line))
+                    continue
+            kept.append((start, number, *done))
+        if kept:
+            begun, numbered, sealed, digests, shown, about = zip(*kept, strict=True)
+            offsets.extend(begun)
+            rows.extend(numbered)
+            lengths.extend(map(len, sealed))
+            hashes += b"".join(digests)
+            seconds.extend(shown)
+            said.extend([facts.setdefault(one, len(facts)) for one in about])
+            stream.write(b"\n".join((*sealed, b"")))
+    out.rows = len(rows) + len(out.aside)
     out.columns.extend(hashes, offsets, lengths, kind, rows)
     out.numbers["seconds"] = np.array(seconds)
+    out.facts, out.said = list(facts), np.array(said, dtype=np.uint32)
 
 
-def _not_ours(example: Example, line: bytes, prefix: str, file: str, number: int) -> tuple[bytes, bytes]:
+def _line(line: bytes, sealer: Sealer[Facts], kind: str, source: bytes, file: str, number: int) -> Sealed[Facts]:
+    """One row. Raises RowFault."""
+    try:
+        example = decode_row(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        example = _slowly(line)
+    check_row(example, kind)
+    return sealer.seal(example, line, source % number) or _not_ours(example, line, sealer, file, number)
+
+
+def _not_ours(example: Example, line: bytes, sealer: Sealer[Facts], file: str, number: int) -> Sealed[Facts]:
     """A row in another hand than ours. Raises RowFault for what the decoder takes without a word: keys that stand twice."""
     reading.parse_line(line)
-    name = example.id if example.id.startswith(prefix) else prefix + example.id
+    name = example.id if example.id.startswith(sealer.prefix) else sealer.prefix + example.id
     line, hashes = seal(msgspec.structs.replace(example, id=name, source=Source(file=file, row=number)))
-    return line, b"".join((hashes.id_hash, hashes.row_hash, hashes.text, hashes.grounding, hashes.media, hashes.meta))
+    digests = b"".join((hashes.id_hash, hashes.row_hash, hashes.text, hashes.grounding, hashes.media, hashes.meta))
+    return line, digests, sealer.look(example.media), sealer.facts(example.branches, example.media)
 
 
 def _slowly(line: bytes) -> Example:
@@ -256,24 +288,18 @@ def quarantined(task_dataset: str, path: Path, name: str, row: int, start: int, 
     )  # fmt: skip
 
 
-def _drop(task: Task, part: Range, out: Part, bad: dict[int, Any], facts: list[tuple[Any, ...]]) -> None:
-    """Set aside the rows that break the contract, and write the others again without them."""
-    keep = np.ones(len(facts), dtype=bool)
-    offsets, numbers = out.columns.numbers["offset"], out.columns.numbers["row"]
-    for place, (reason, name) in bad.items():
-        keep[place] = False
-        fault = RowFault(reason, name, str(facts[place][FACTS.index(name)]))
-        out.aside.append(quarantined(task.dataset, part.path, part.name, numbers[place], offsets[place], fault, "contract"))
-    kept = out.lines.with_name(out.lines.name + "-kept")
-    with out.lines.open("rb") as old, kept.open("wb") as new:
-        for place, line in enumerate(old):
-            if keep[place]:
-                new.write(line)
-    kept.replace(out.lines)
-    out.columns = out.columns.only(keep)
-    out.numbers["seconds"] = out.numbers["seconds"][keep]
-
-
-def _sketch(out: Part, facts: list[tuple[Any, ...]]) -> None:
-    for name, place in (("branches", FACTS.index("branches")), ("media", FACTS.index("media")), ("words", _WORDS)):
-        out.numbers[name] = np.array([row[place] for row in facts], dtype=np.uint32)
+def _judge(task: Task, parts: list[Part]) -> None:
+    """Set aside the rows that break the contract. What is said of each of the different facts holds for all rows that have them."""
+    found = verdicts(task.family, [facts for part in parts for facts in part.facts])
+    begin = 0
+    for part in parts:
+        bad = {place: item for place, item in enumerate(found[begin : begin + len(part.facts)]) if item is not None}
+        begin += len(part.facts)
+        part.keep = ~np.isin(part.said, list(bad))
+        offsets, numbers = part.columns.numbers["offset"], part.columns.numbers["row"]
+        for row in np.flatnonzero(~part.keep).tolist():
+            (reason, name), facts = bad[int(part.said[row])], part.facts[int(part.said[row])]
+            fault = RowFault(reason, name, str(facts[FACTS.index(name)]))
+            raw = part.range
+            part.aside.append(quarantined(task.dataset, raw.path, raw.name, numbers[row], offsets[row], fault, "contract"))
+        part.facts, part.said = [], np.empty(0, np.uint32)

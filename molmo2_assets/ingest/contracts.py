@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from training_backend.data.example import Branch, Choices, Count, Family, Media, Points, Text, TimedPoints, Tracks
+from training_backend.data.example import Branch, Choices, Count, Family, Media, Point, Points, Text, TimedPoints, Tracks
 
 if TYPE_CHECKING:
     from pandera.polars import DataFrameSchema
@@ -50,13 +50,18 @@ def facts_of(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
             and part.label.isprintable()
             and part.label.strip()
             and not media[0].subtitles
+            and inside(part.points)
         ):
-            for point in part.points:
-                if point.image or not (0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0):
-                    break
-            else:
-                return _plain(turns[0].role == "assistant", len(part.label))
+            return _plain(turns[0].role == "assistant", len(part.label))
     return _gathered(branches, media)
+
+
+def inside(points: Sequence[Point]) -> bool:
+    """Whether all points are in the frame of the first image: then no fact depends on them but by their number."""
+    for point in points:  # noqa: SIM110 - a generator costs more than all its comparisons
+        if point.image or not (0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0):
+            return False
+    return True
 
 
 @functools.cache
@@ -253,6 +258,11 @@ def _judge(family: Family, facts: Sequence[Facts]) -> list[tuple[str, str] | Non
                 known = found[row]
                 found[row] = candidate if known is None else min(known, candidate)
     return [None if item is None else (item[1], item[2]) for item in found]
+
+
+def prepare(family: Family) -> None:
+    """Load what judging needs, before there is something to judge: half a second."""
+    _contract(family)
 
 
 @functools.cache

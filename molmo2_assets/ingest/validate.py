@@ -23,7 +23,7 @@ from molmo2_assets.ingest.rows import BadRow, RawRow, annotation_files
 from molmo2_assets.ingest.tables import rows_of
 from molmo2_assets.sources.progress import Progress
 from training_backend.data.example import Example
-from training_backend.data.store import RowStore, RowWriter, StoreInfo
+from training_backend.data.store import RowColumns, RowStore, RowWriter, StoreInfo
 
 if TYPE_CHECKING:
     from molmo2_assets.profile import DatasetSpec
@@ -116,37 +116,38 @@ def _examples(
     for path in files:
         if path.suffix != ".jsonl":
             raise ValueError(f"{path.relative_to(raw)}: rows that already are examples come as JSON lines")
-    parts = [part for path in files for part in ranges(path, path.relative_to(raw).as_posix())]
+    parts = (part for path in files for part in ranges(path, path.relative_to(raw).as_posix()))
     done = read_parts(Task(spec.name, context, spec.family, media, dest), parts, lambda part: progress.add(part.rows))
     try:
-        aside = [item for part in done for item in part.aside]
-        keys = [part.columns.digest("id_hash") for part in done]
-        said = [part.columns.digest("row_hash") for part in done]
+        keys = [part.columns.digest("id_hash")[part.keep] for part in done]
+        said = [part.columns.digest("row_hash")[part.keep] for part in done]
         reasons = contradictions(np.concatenate(keys), np.concatenate(said), np.concatenate(said)) if done else {}
-        starts = np.cumsum([0, *(len(part.columns) for part in done)])
-        keep = [np.ones(len(part.columns), dtype=bool) for part in done]
+        places = [np.flatnonzero(part.keep) for part in done]
+        starts = np.cumsum([0, *map(len, places)])
         for place, (reason, detail) in reasons.items():
             number = int(np.searchsorted(starts, place, side="right")) - 1
-            inside = place - int(starts[number])
-            keep[number][inside] = False
-            columns, part = done[number].columns, parts[number]
-            row, start = columns.numbers["row"][inside], columns.numbers["offset"][inside]
-            aside.append(quarantined(spec.name, part.path, part.name, row, start, RowFault(reason, "id", detail), "cross"))
+            part, inside = done[number], int(places[number][place - starts[number]])
+            part.keep[inside] = False
+            row, start = part.columns.numbers["row"][inside], part.columns.numbers["offset"][inside]
+            fault = RowFault(reason, "id", detail)
+            part.aside.append(quarantined(spec.name, part.range.path, part.range.name, row, start, fault, "cross"))
+        aside = [item for part in done for item in part.aside]
         rows = sum(part.rows for part in done)
         facts, rejected = _verdict(spec, dest, rows, aside)
         if rejected:
             return ValidateReport(rows, rows - len(aside), by_reason(aside), "rejected", facts, rejected=True)
         sketch = Sketch()
         with RowWriter(dest) as writer:
-            for part, outcome, kept in zip(parts, done, keep, strict=True):
-                writer.add_rows(outcome.lines, outcome.columns, part.name, kept)
-                outcome.lines.unlink()
-                sketch.extend({name: values[kept] for name, values in outcome.numbers.items()})
+            for part in done:
+                writer.add_rows(part.lines, part.columns, part.range.name, part.keep)
+                part.lines.unlink()
+                part.columns = RowColumns()  # the writer has them now
+                sketch.extend({name: values[part.keep] for name, values in part.numbers.items()})
         assert writer.info is not None
         return _report(dest, rows, aside, facts, sketch, writer.info)
     finally:
-        for outcome in done:
-            outcome.lines.unlink(missing_ok=True)
+        for part in done:
+            part.lines.unlink(missing_ok=True)
 
 
 class Sink(Protocol):

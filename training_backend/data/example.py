@@ -13,9 +13,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
+
+_F = TypeVar("_F")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_T = TypeVar("_T")
+Sealed = tuple[bytes, bytes, float, _F]
+"""What a Sealer says of a line: see `Sealer.seal`."""
 
 SCHEMA = "molmo2/1"
 
@@ -230,9 +237,6 @@ def _framed(piece: bytes) -> bytes:
     return _length(len(piece)) + piece
 
 
-_HEADS = {(SCHEMA, task): _framed(SCHEMA.encode()) + _framed(task.encode()) for task in TASKS}
-
-
 class RowHashes(msgspec.Struct, frozen=True):
     """`id_hash` and `row_hash` are 16 bytes; the four field hashes are 8 bytes each."""
 
@@ -312,61 +316,162 @@ def seal(example: Example) -> tuple[bytes, RowHashes]:
     return line, hashes
 
 
-class Sealer:
-    """`seal` for many rows that were written by `encode_row`: such a line is known again, and its bytes are taken from there.
+class Sealer(Generic[_F]):
+    """`seal` for many rows of one set and task that were written by `encode_row`: what came before in such lines is known again,
+    and its bytes, hashes and facts are taken from there.
 
-    Belongs to one thread. `look` is asked about media that were not seen before, and what it says is given back with every row
-    that has them; media and words that came before are not hashed again (as long as there are not too many different ones).
+    Belongs to one thread. `look` is asked about media that were not seen before, `facts` about branches and media; what they say is
+    given back with every row that has them. `inside` says of points whether the facts are the same as without them.
     """
 
-    def __init__(self, look: Callable[[tuple[Media, ...]], float]) -> None:
-        self._look = look
-        self._media: dict[bytes, tuple[bytes, bytes, float]] = {}
-        self._words: dict[tuple[Any, ...], tuple[bytes, int]] = {}
+    def __init__(
+        self,
+        prefix: str,
+        task: str,
+        look: Callable[[tuple[Media, ...]], float],
+        facts: Callable[[tuple[Branch, ...], tuple[Media, ...]], _F],
+        inside: Callable[[Sequence[Point]], bool],
+    ) -> None:
+        self.prefix, self.look, self.facts, self._inside = prefix, look, facts, inside
+        self._begin = b'{"id":' + _ENCODER.encode(prefix)[:-1]
+        self._head = b',"schema":' + _ENCODER.encode(SCHEMA) + b',"task":' + _ENCODER.encode(task) + b',"source":'
+        self._framed = _framed(SCHEMA.encode()) + _framed(task.encode())
+        self._media: dict[bytes, tuple[bytes, bytes, float, bool]] = {}
+        self._words: dict[tuple[bytes, bytes], bytes] = {}
+        self._frames: dict[bytes, tuple[bytes, int, _F]] = {}
 
-    def seal(self, example: Example, line: bytes, source: bytes) -> tuple[bytes, bytes, float] | None:
+    def recall(self, lines: Sequence[bytes | None], source: bytes, first: int) -> list[Sealed[_F] | None]:
+        """What `seal` says of each line that differs from an earlier one in nothing but id, source and points; None for the others.
+        `source % (first + place)` is the canonical JSON of a line's source.
+
+        Such a line is cut where `encode_row` begins each field. Its medium and what stands around its points are known pieces of
+        lines that `seal` took; its ids, sources and points are decoded and encoded again, those of all lines at once. So it is,
+        piece by piece, what `encode_row` writes.
+        """
+        head, size = self._head, len(self._head)
+        media_of, frame_of = self._media.get, self._frames.get
+        cuts, ids, sources, points = [], [], [], []
+        for place, line in enumerate(lines):
+            if line is None:
+                continue
+            middle = line.find(head)
+            begin = line.find(b',"media":', middle)
+            turn = line.find(b',"branches":', begin)
+            cut = line.find(b'"points":[', turn) + 9
+            end = line.find(b"]", cut) + 1
+            if not 6 < middle < begin < turn < cut < end or not line.startswith(self._begin):
+                continue
+            media, frame = media_of(line[begin:turn]), frame_of(b"\n".join((line[turn:cut], line[end:])))
+            if media is None or frame is None or not media[3]:
+                continue
+            cuts.append((place, line, middle + size, begin, turn, end, media, frame))
+            ids.append(line[6:middle])
+            sources.append(line[middle + size : begin])
+            points.append(line[cut:end])
+        found: list[Sealed[_F] | None] = [None] * len(lines)
+        names, spots = _read_pieces(_IDS, ids), _read_pieces(_POINTS, points)
+        if names is None or spots is None or _read_pieces(_SOURCES, sources) is None:
+            return found
+        inside, wide, narrow, framing = self._inside, _WIDE.copy, _NARROW.copy, _length
+        for (place, line, middle, begin, turn, end, media, frame), name, around in zip(cuts, names, spots, strict=True):
+            if inside(around):
+                identity, media_digest, said, _ = media
+                text, start, facts = frame
+                # A copy of a hash that has taken nothing costs half as much as a new one.
+                called, branches = name.encode(), line[turn + 12 : -11]
+                identifier, row, grounding = wide(), wide(), narrow()
+                identifier.update(called)
+                row.update(b"".join((framing(len(called)), called, identity, framing(len(branches)), branches)))
+                grounding.update(line[turn + start : end + 2])
+                hashes = b"".join((identifier.digest(), row.digest(), text, grounding.digest(), media_digest, _NO_META))
+                moved = b"".join((line[:middle], source % (first + place), line[begin:]))
+                found[place] = moved, hashes, said, facts
+        return found
+
+    def seal(self, example: Example, line: bytes, source: bytes) -> Sealed[_F] | None:
         """The line with `source` (canonical JSON) in its source's place; id_hash, row_hash, text, grounding, media and meta hash
-        end to end (56 bytes); what `look` said. None where `line` is not byte for byte what `encode_row` writes, or has meta."""
-        if example.meta or _ENCODER.encode(example) != line:
+        end to end (64 bytes); what `look` and `facts` said. None where `line` is not byte for byte what `encode_row` writes, has
+        meta, or is of another set or task."""
+        if example.meta or not example.id.startswith(self.prefix) or _ENCODER.encode(example) != line:
             return None
         # No text can hold these: inside of one, quotation marks are escaped.
-        middle = line.index(b',"source":')
+        middle = line.find(self._head)
+        if middle < 0:
+            return None
         begin = line.index(b',"media":', middle)
         turn = line.index(b',"branches":', begin)
         branches = line[turn + 12 : -11]
         written = line[begin:turn]
         known = self._media.get(written)
         if known is None:
-            if len(self._media) > _REMEMBERED:
-                self._media.clear()
-            said = self._look(example.media)
+            said = self.look(example.media)
             identity = _ENCODER.encode([_media_identity(item) for item in example.media])
-            known = self._media[written] = (_framed(identity), blake2b(identity, digest_size=8).digest(), said)
-        media, media_digest, said = known
+            single = len(example.media) == 1 and not example.media[0].subtitles
+            known = self._framed + _framed(identity), blake2b(identity, digest_size=8).digest(), said, single
+            _remember(self._media, written, known)
+        media, media_digest, said, single = known
         name = example.id.encode()
+        facts = self.facts(example.branches, example.media)
         text, grounding = self._sides(example.branches, branches)
-        head = _HEADS.get((example.schema, example.task)) or _framed(example.schema.encode()) + _framed(example.task.encode())
-        row = blake2b(b"".join((_length(len(name)), name, head, media, _length(len(branches)), branches)), digest_size=16).digest()
+        part = _only_part(example.branches)
+        if single and type(part) is Points and self._inside(part.points):
+            # The first list of points is the only one, and holds no other list.
+            cut = line.index(b'"points":[', turn) + 9
+            end = line.index(b"]", cut) + 1
+            start = line.index(b',"parts":[', turn) + 9 - turn
+            _remember(self._frames, b"\n".join((line[turn:cut], line[end:])), (text, start, facts))
+        row = blake2b(b"".join((_length(len(name)), name, media, _length(len(branches)), branches)), digest_size=16).digest()
         hashes = b"".join((blake2b(name, digest_size=16).digest(), row, text, grounding, media_digest, _NO_META))
-        return b"".join((line[: middle + 10], source, line[begin:])), hashes, said
+        return b"".join((line[: middle + len(self._head)], source, line[begin:])), hashes, said, facts
 
     def _sides(self, branches: tuple[Branch, ...], written: bytes) -> tuple[bytes, bytes]:
         """Hashes of the words and of the grounding."""
-        first = branches[0] if len(branches) == 1 and len(branches[0].turns) == 1 else None
-        if first is not None and len(parts := first.turns[0].parts) == 1 and not isinstance(parts[0], _WORDS):
-            # The only part of the only turn stands in the line as it is hashed.
-            key = (first.id, first.style, first.weight, first.turns[0].role)
-            known = self._words.get(key)
-            if known is None:
-                if len(self._words) > _REMEMBERED:
-                    self._words.clear()
-                tail = b'}],"weight":' + _ENCODER.encode(first.weight) + b"}]"
-                said = blake2b(_ENCODER.encode([key[:3], key[3]]), digest_size=8).digest()
-                known = self._words[key] = (said, -len(tail))
-            start = written.index(b',"parts":[') + 9
-            return known[0], blake2b(written[start : known[1]], digest_size=8).digest()
-        words, grounding = _both_sides(branches)
-        return blake2b(_ENCODER.encode(words), digest_size=8).digest(), blake2b(_ENCODER.encode(grounding), digest_size=8).digest()
+        part = _only_part(branches)
+        if part is None or isinstance(part, _WORDS):
+            words, grounding = map(_ENCODER.encode, _both_sides(branches))
+            return blake2b(words, digest_size=8).digest(), blake2b(grounding, digest_size=8).digest()
+        # The only part of the only turn stands in the line as it is hashed.
+        start = written.index(b',"parts":[') + 9
+        end = written.rindex(b'}],"weight":')
+        key = written[:start], written[end:]
+        known = self._words.get(key)
+        if known is None:
+            known = blake2b(_ENCODER.encode(_both_sides(branches)[0]), digest_size=8).digest()
+            _remember(self._words, key, known)
+        return known, blake2b(written[start:end], digest_size=8).digest()
+
+
+_IDS = msgspec.json.Decoder(str)
+_WIDE, _NARROW = blake2b(digest_size=16), blake2b(digest_size=8)
+_SOURCES = msgspec.json.Decoder(Source)
+_POINTS = msgspec.json.Decoder(list[Point])
+
+
+def _read_pieces(decoder: msgspec.json.Decoder[_T], pieces: list[bytes]) -> list[_T] | None:
+    """What canonical pieces without line breaks say; None where any of them is not canonical.
+
+    A line break stands inside of no canonical JSON. So where the lines of all pieces are what is written of what they say, each
+    piece is.
+    """
+    lines = b"".join([piece + b"\n" for piece in pieces])
+    try:
+        found = decoder.decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if _ENCODER.encode_lines(found) == lines else None
+
+
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
+    if len(known) > _REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def _only_part(branches: tuple[Branch, ...]) -> Part | None:
+    """The part of branches that say one thing once."""
+    if len(branches) == 1 and len(turns := branches[0].turns) == 1 and len(parts := turns[0].parts) == 1:
+        return parts[0]
+    return None
 
 
 def _both_sides(branches: tuple[Branch, ...]) -> tuple[list[Any], list[Any]]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from molmo2_assets.ingest import canonical
 from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.canonical import ranges
+from molmo2_assets.ingest.contracts import facts_of, inside
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
 from molmo2_assets.ingest.quarantine import read_quarantine
 from molmo2_assets.ingest.validate import validate
@@ -181,6 +182,28 @@ def test_ranges_are_whole_lines_with_their_numbers(
         assert part.start == 0 or data[part.start - 1 : part.start] == b"\n"
 
 
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"\r", b"a", b"bcd", b"\xef\xbb\xbf", b" ", b"x" * 9]), max_size=40).map(b"".join),
+    most=st.integers(1, 12),
+    limit=st.integers(2, 12),
+    size=st.integers(1, 60),
+)
+@settings(max_examples=200, deadline=None)
+def test_lines_are_the_same_one_by_one_and_in_blocks(
+    data: bytes, most: int, limit: int, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("blocks") / "a.jsonl"
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_BLOCK", most)
+        patch.setattr(reading, "MAX_LINE", limit)
+        for part in ranges(path, "a.jsonl", size):
+            blocks = reading.blocks_between(path, part.start, part.stop)
+            found = [item for block in blocks for item in zip(*block, strict=True)]
+            wanted = reading.lines_between(path, part.start, part.stop)
+            assert found == [(at, line and line.rstrip(b"\r\n"), length) for at, line, length in wanted]
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
     ['","media":[', '","branches":[', '"}],"weight":1.0}]', "\\", '","source":{', "é😀"]
 )
@@ -200,7 +223,7 @@ def test_a_line_that_is_known_again_has_the_hashes_of_its_example(
     line, hashes = seal(example)
     assert line == encode_row(example)
     looked: list[tuple[Media, ...]] = []
-    sealer = Sealer(lambda media: looked.append(media) or 3.0)  # type: ignore[func-returns-value]
+    sealer = Sealer("", "image_pointing", lambda media: looked.append(media) or 3.0, facts_of, inside)  # type: ignore[func-returns-value]
     for _ in range(2):
         done = sealer.seal(example, line, b'{"file":"b","row":7}')
         assert done is not None
@@ -209,6 +232,59 @@ def test_a_line_that_is_known_again_has_the_hashes_of_its_example(
         assert done[0] == encode_row(moved)
         assert hash_row(moved).row_hash == hashes.row_hash
         assert done[1] == b"".join(getattr(hashes, name) for name in hashes.__struct_fields__)
-        assert done[2] == 3.0
+        assert done[2:] == (3.0, facts_of(example.branches, example.media))
+        assert sealer.recall([line], b'{"file":"b","row":%d}', 7) == [None if twice else done]
     assert looked == [example.media]
     assert sealer.seal(example, line + b" ", b"{}") is None
+
+
+def changed(line: bytes, cuts: list[tuple[int, int, bytes]]) -> bytes:
+    for begin, size, put_in in cuts:
+        place = begin % (len(line) + 1)
+        line = line[:place] + put_in + line[place + size :]
+    return line.replace(b"\n", b"")
+
+
+PIECES = st.binary(max_size=3) | st.sampled_from(
+    [b'"', b'",', b"]", b"[", b"}", b"},{", b",", b" ", b"0", b"1", b"-1", b"1e999", b"null", b"\\", b"\\u0041", b"\xff",
+     b'"points":[', b',"media":[]', b',"branches":[]', b'"image":1', b'"x":0.1,', b'],"weight":1.0}],"meta":{}}']
+)  # fmt: skip
+
+
+@given(
+    spots=st.lists(st.tuples(st.floats(-1, 2), st.floats(0, 1), st.integers(0, 9), st.integers(0, 1)), max_size=3),
+    identifier=TEXTS,
+    label=TEXTS,
+    cuts=st.lists(st.tuples(st.integers(0, 900), st.integers(0, 3), PIECES), max_size=2),
+)
+@settings(max_examples=400, deadline=None)
+def test_lines_that_are_known_again_are_those_that_this_project_writes(
+    spots: list[tuple[float, float, int, int]], identifier: str, label: str, cuts: list[tuple[int, int, bytes]]
+) -> None:
+    def sealed(line: bytes, number: int) -> Any:
+        """What is said of a line by itself."""
+        try:
+            example = msgspec.json.decode(line, type=Example)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        alone = Sealer("set/", "image_pointing", lambda media: media[0].width, facts_of, inside)
+        if example.task != "image_pointing" or example.schema != "molmo2/1":
+            return None
+        return alone.seal(example, line, b'{"file":"b","row":%d}' % number)
+
+    sealer = Sealer("set/", "image_pointing", lambda media: media[0].width, facts_of, inside)
+    said: Any = put(*POINTS, "label", to=label)
+    for number in range(2):
+        first = ours(said(row(number)))
+        assert sealer.seal(msgspec.json.decode(first, type=Example), first, b"{}") is not None
+    points = [{"x": x, "y": y, "id": name, "image": image} for x, y, name, image in spots]
+    whole = ours(put(*POINTS, "points", to=points)(said(row(1, id=f"set/{identifier}"))))
+    lines = [ours(said(row(1))), whole, changed(whole, cuts), ours(said(row(0)))]
+    for found, wanted in (
+        (sealer.recall(lines, b'{"file":"b","row":%d}', 5), [sealed(line, number) for number, line in enumerate(lines, 5)]),
+        (sealer.recall(lines[:2], b'{"file":"b","row":%d}', 5), [sealed(line, number) for number, line in enumerate(lines[:2], 5)]),
+    ):
+        for one, other in zip(found, wanted, strict=True):
+            assert one is None or one == other
+    if all(0 <= x <= 1 and not image for x, _, _, image in spots):
+        assert None not in found
