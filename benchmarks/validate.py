@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.report import Report
 
 PROCESSES = 2
-PICTURES = 5_000
+ROWS_A_PICTURE = 10
 _WORDS = ("boat", "red car", "door handle", "person in the back", "tree", "window of the house")
 
 
@@ -78,26 +78,26 @@ def run(arguments: argparse.Namespace) -> Report:
 
 
 def write_canonical(folder: Path, rows: int) -> Path:
-    """Rows of this project's own schema, and the table of their pictures; returns the file of rows."""
+    """Rows of this project's own schema, no two with the same words, and the table of their pictures; returns the file of rows."""
     from molmo2_assets.ingest.media_table import MediaRecord, write_media
     from training_backend.data.example import SCHEMA, Branch, Example, Media, Point, Points, Source, Turn, encode_row
 
     (folder / "raw").mkdir(parents=True)
     (folder / "media").mkdir()
-    records = [_picture(number) for number in range(PICTURES)]
+    records = [_picture(number) for number in range(max(1, rows // ROWS_A_PICTURE))]
     write_media(folder / "media", [MediaRecord(kind="image", state="ok", **record) for record in records])
     draw = random.Random(1)
     path = folder / "raw" / "rows.jsonl"
     with path.open("wb") as stream:
         for number in range(rows):
-            label = _WORDS[number % len(_WORDS)]
+            label = f"{_WORDS[number % len(_WORDS)]} {number}"
             points = tuple(
                 Point(x=round(draw.random(), 5), y=round(draw.random(), 5), id=place) for place in range(draw.randint(0, 3))
             )
             turn = Turn(role="assistant", parts=(Points(label=label, points=points),))
             example = Example(
                 id=f"set/{number:08d}", schema=SCHEMA, task="image_pointing", source=Source(file="data.jsonl", row=number),
-                media=(Media(id="m0", kind="image", **records[number % PICTURES]),),
+                media=(Media(id="m0", kind="image", **records[number % len(records)]),),
                 branches=(Branch(id=f"{label}/point", style="pointing", turns=(turn,)),),
             )  # fmt: skip
             stream.write(encode_row(example) + b"\n")

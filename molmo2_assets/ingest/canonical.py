@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.adapters import Context
 from molmo2_assets.ingest.adapters.canonical import check_media, check_row, schema_fault
-from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, inside, prepare, verdicts
+from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, facts_of_points, prepare, verdicts
 from molmo2_assets.ingest.media_table import read_media
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
@@ -155,7 +155,7 @@ def _sealer(dataset: str, kind: str, folder: Path, mark: int) -> Sealer[Facts]:
         check_media(media, _known(media, table))
         return (media[0].seconds or 0.0) if media else 0.0
 
-    return Sealer(f"{dataset}/", kind, look, facts_of, inside)
+    return Sealer(f"{dataset}/", kind, look, facts_of, facts_of_points)
 
 
 @contextmanager

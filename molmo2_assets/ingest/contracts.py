@@ -43,25 +43,21 @@ FACTS = tuple(_EMPTY)
 def facts_of(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
     """Flat facts of what one row says, in the order of FACTS: numbers and booleans, never null."""
     if len(branches) == 1 and len(turns := branches[0].turns) == 1 and len(parts := turns[0].parts) == 1 and len(media) == 1:
-        part = parts[0]  # the commonest row by far: one picture, one answer in points, nothing wrong with it
-        if (
-            type(part) is Points
-            and len(part.label) <= MAX_TEXT
-            and part.label.isprintable()
-            and part.label.strip()
-            and not media[0].subtitles
-            and inside(part.points)
-        ):
-            return _plain(turns[0].role == "assistant", len(part.label))
+        part = parts[0]
+        if type(part) is Points and not media[0].subtitles:
+            return facts_of_points(turns[0].role, part.label, part.points) or _gathered(branches, media)
     return _gathered(branches, media)
 
 
-def inside(points: Sequence[Point]) -> bool:
-    """Whether all points are in the frame of the first image: then no fact depends on them but by their number."""
-    for point in points:  # noqa: SIM110 - a generator costs more than all its comparisons
+def facts_of_points(role: str, label: str, points: Sequence[Point]) -> Facts | None:
+    """The same of the commonest row by far: one medium without subtitles, one list of points, nothing wrong with it; None where
+    something is."""
+    if len(label) > MAX_TEXT or not label.isprintable() or not label.strip():
+        return None
+    for point in points:
         if point.image or not (0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0):
-            return False
-    return True
+            return None
+    return _plain(role == "assistant", len(label))
 
 
 @functools.cache

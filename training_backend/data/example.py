@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, Literal, TypeVar
 
@@ -316,12 +318,23 @@ def seal(example: Example) -> tuple[bytes, RowHashes]:
     return line, hashes
 
 
-class Sealer(Generic[_F]):
-    """`seal` for many rows of one set and task that were written by `encode_row`: what came before in such lines is known again,
-    and its bytes, hashes and facts are taken from there.
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What stands around the branch's id, the label and the points of a row that says one list of points about one medium."""
 
-    Belongs to one thread. `look` is asked about media that were not seen before, `facts` about branches and media; what they say is
-    given back with every row that has them. `inside` says of points whether the facts are the same as without them.
+    role: str
+    words: bytes
+    """Canonical JSON of what is said in words, from behind the branch's id."""
+    part: int
+    """Where the list of parts begins, counted from the branch's style."""
+
+
+class Sealer(Generic[_F]):
+    """`seal` for many rows of one set and task that were written by `encode_row`.
+
+    Belongs to one thread. `look` is asked about media that were not seen before, `facts` about branches and media, and
+    `facts_of_points` about the role, the label and the points of a row that says no more than that about one medium (None: ask
+    `facts`); what they say is given back with every row.
     """
 
     def __init__(
@@ -330,62 +343,78 @@ class Sealer(Generic[_F]):
         task: str,
         look: Callable[[tuple[Media, ...]], float],
         facts: Callable[[tuple[Branch, ...], tuple[Media, ...]], _F],
-        inside: Callable[[Sequence[Point]], bool],
+        facts_of_points: Callable[[str, str, Sequence[Point]], _F | None],
     ) -> None:
-        self.prefix, self.look, self.facts, self._inside = prefix, look, facts, inside
+        self.prefix, self.look, self.facts, self._facts_of_points = prefix, look, facts, facts_of_points
         self._begin = b'{"id":' + _ENCODER.encode(prefix)[:-1]
         self._head = b',"schema":' + _ENCODER.encode(SCHEMA) + b',"task":' + _ENCODER.encode(task) + b',"source":'
         self._framed = _framed(SCHEMA.encode()) + _framed(task.encode())
         self._media: dict[bytes, tuple[bytes, bytes, float, bool]] = {}
-        self._words: dict[tuple[bytes, bytes], bytes] = {}
-        self._frames: dict[bytes, tuple[bytes, int, _F]] = {}
+        self._frames: dict[bytes, _Frame] = {}
 
     def recall(self, lines: Sequence[bytes | None], source: bytes, first: int) -> list[Sealed[_F] | None]:
-        """What `seal` says of each line that differs from an earlier one in nothing but id, source and points; None for the others.
+        """What `seal` says of each line that says one list of points about one medium, as an earlier one did; None for the others.
         `source % (first + place)` is the canonical JSON of a line's source.
 
-        Such a line is cut where `encode_row` begins each field. Its medium and what stands around its points are known pieces of
-        lines that `seal` took; its ids, sources and points are decoded and encoded again, those of all lines at once. So it is,
-        piece by piece, what `encode_row` writes.
+        Such a line is cut where `encode_row` begins each field. What stands around its branch's id, its label and its points is
+        that of a line that `seal` took; these, its id, source and medium are decoded and encoded again, those of all lines at
+        once, which costs a third of doing so line by line. So it is, piece by piece, what `encode_row` writes.
         """
         head, size = self._head, len(self._head)
         media_of, frame_of = self._media.get, self._frames.get
-        cuts, ids, sources, points = [], [], [], []
+        cuts, ids, sources, branch_ids, labels, points = [], [], [], [], [], []
+        unknown: dict[bytes, None] = {}
         for place, line in enumerate(lines):
             if line is None:
                 continue
             middle = line.find(head)
             begin = line.find(b',"media":', middle)
-            turn = line.find(b',"branches":', begin)
-            cut = line.find(b'"points":[', turn) + 9
+            turn = line.find(b',"branches":[{"id":', begin)
+            style = line.find(b',"style":', turn)
+            label = line.find(b'"label":', style) + 8
+            cut = line.find(b',"points":[', label)
             end = line.find(b"]", cut) + 1
-            if not 6 < middle < begin < turn < cut < end or not line.startswith(self._begin):
+            if not 6 < middle < begin < turn < style < label - 8 < cut < end or not line.startswith(self._begin):
                 continue
-            media, frame = media_of(line[begin:turn]), frame_of(b"\n".join((line[turn:cut], line[end:])))
-            if media is None or frame is None or not media[3]:
+            frame = frame_of(line[style:label] + line[end:])
+            if frame is None:
                 continue
-            cuts.append((place, line, middle + size, begin, turn, end, media, frame))
+            medium = line[begin:turn]
+            if media_of(medium) is None:
+                unknown[medium] = None
+            cuts.append((place, line, middle + size, begin, turn, style, end, medium, frame))
             ids.append(line[6:middle])
             sources.append(line[middle + size : begin])
-            points.append(line[cut:end])
+            branch_ids.append(line[turn + 19 : style])
+            labels.append(line[label:cut])
+            points.append(line[cut + 10 : end])
         found: list[Sealed[_F] | None] = [None] * len(lines)
-        names, spots = _read_pieces(_IDS, ids), _read_pieces(_POINTS, points)
-        if names is None or spots is None or _read_pieces(_SOURCES, sources) is None:
+        names, spots, said = _read_pieces(_STRINGS, ids), _read_pieces(_POINTS, points), _read_pieces(_STRINGS, labels)
+        if names is None or spots is None or said is None:
             return found
-        inside, wide, narrow, framing = self._inside, _WIDE.copy, _NARROW.copy, _length
-        for (place, line, middle, begin, turn, end, media, frame), name, around in zip(cuts, names, spots, strict=True):
-            if inside(around):
-                identity, media_digest, said, _ = media
-                text, start, facts = frame
-                # A copy of a hash that has taken nothing costs half as much as a new one.
-                called, branches = name.encode(), line[turn + 12 : -11]
-                identifier, row, grounding = wide(), wide(), narrow()
-                identifier.update(called)
-                row.update(b"".join((framing(len(called)), called, identity, framing(len(branches)), branches)))
-                grounding.update(line[turn + start : end + 2])
-                hashes = b"".join((identifier.digest(), row.digest(), text, grounding.digest(), media_digest, _NO_META))
-                moved = b"".join((line[:middle], source % (first + place), line[begin:]))
-                found[place] = moved, hashes, said, facts
+        if _read_pieces(_SOURCES, sources) is None or _read_pieces(_STRINGS, branch_ids) is None:
+            return found
+        if unknown:
+            self._meet(list(unknown))
+        facts_of, wide, narrow, framing = self._facts_of_points, _WIDE.copy, _NARROW.copy, _length
+        for cut_up, name, around, called, branch in zip(cuts, names, spots, said, branch_ids, strict=True):
+            place, line, middle, begin, turn, style, end, medium, frame = cut_up
+            known = media_of(medium)
+            if known is None or not known[3]:
+                continue
+            facts = facts_of(frame.role, called, around)
+            if facts is None:
+                continue
+            identity, media_digest, shown, _ = known
+            # A copy of a hash that has taken nothing costs half as much as a new one.
+            encoded, branches = name.encode(), line[turn + 12 : -11]
+            identifier, row, text, grounding = wide(), wide(), narrow(), narrow()
+            identifier.update(encoded)
+            row.update(b"".join((framing(len(encoded)), encoded, identity, framing(len(branches)), branches)))
+            text.update(b"".join((b"[[", branch, frame.words)))
+            grounding.update(line[style + frame.part : end + 2])
+            hashes = b"".join((identifier.digest(), row.digest(), text.digest(), grounding.digest(), media_digest, _NO_META))
+            found[place] = b"".join((line[:middle], source % (first + place), line[begin:])), hashes, shown, facts
         return found
 
     def seal(self, example: Example, line: bytes, source: bytes) -> Sealed[_F] | None:
@@ -400,51 +429,57 @@ class Sealer(Generic[_F]):
             return None
         begin = line.index(b',"media":', middle)
         turn = line.index(b',"branches":', begin)
-        branches = line[turn + 12 : -11]
-        written = line[begin:turn]
-        known = self._media.get(written)
-        if known is None:
-            said = self.look(example.media)
-            identity = _ENCODER.encode([_media_identity(item) for item in example.media])
-            single = len(example.media) == 1 and not example.media[0].subtitles
-            known = self._framed + _framed(identity), blake2b(identity, digest_size=8).digest(), said, single
-            _remember(self._media, written, known)
-        media, media_digest, said, single = known
-        name = example.id.encode()
-        facts = self.facts(example.branches, example.media)
-        text, grounding = self._sides(example.branches, branches)
+        media, media_digest, shown, single = self._media.get(line[begin:turn]) or self._medium(line[begin:turn], example.media)
         part = _only_part(example.branches)
-        if single and type(part) is Points and self._inside(part.points):
-            # The first list of points is the only one, and holds no other list.
-            cut = line.index(b'"points":[', turn) + 9
-            end = line.index(b"]", cut) + 1
-            start = line.index(b',"parts":[', turn) + 9 - turn
-            _remember(self._frames, b"\n".join((line[turn:cut], line[end:])), (text, start, facts))
+        if single and type(part) is Points:
+            # Its label is the first, and its list of points the only one.
+            style = line.index(b',"style":', turn)
+            label = line.index(b'"label":', style) + 8
+            end = line.index(b"]", line.index(b',"points":[', label)) + 1
+            key = line[style:label] + line[end:]
+            if key not in self._frames:
+                said = _ENCODER.encode(_both_sides(example.branches)[0])
+                behind = said[2 + len(_ENCODER.encode(example.branches[0].id)) :]
+                parts = line.index(b',"parts":[', style) + 9 - style
+                _remember(self._frames, key, _Frame(example.branches[0].turns[0].role, behind, parts))
+        name, branches = example.id.encode(), line[turn + 12 : -11]
+        text, grounding = self._sides(example.branches, branches)
         row = blake2b(b"".join((_length(len(name)), name, media, _length(len(branches)), branches)), digest_size=16).digest()
         hashes = b"".join((blake2b(name, digest_size=16).digest(), row, text, grounding, media_digest, _NO_META))
-        return b"".join((line[: middle + len(self._head)], source, line[begin:])), hashes, said, facts
+        moved = b"".join((line[: middle + len(self._head)], source, line[begin:]))
+        return moved, hashes, shown, self.facts(example.branches, example.media)
+
+    def _medium(self, written: bytes, media: tuple[Media, ...]) -> tuple[bytes, bytes, float, bool]:
+        """What is remembered of media that stand in a line as `written`. Raises what `look` raises."""
+        shown = self.look(media)
+        identity = _ENCODER.encode([_media_identity(item) for item in media])
+        single = len(media) == 1 and not media[0].subtitles
+        known = self._framed + _framed(identity), blake2b(identity, digest_size=8).digest(), shown, single
+        _remember(self._media, written, known)
+        return known
+
+    def _meet(self, unknown: list[bytes]) -> None:
+        """Look at media that were not seen before. What `look` has something against is left for `seal` to say."""
+        for written, media in zip(unknown, _read_pieces(_MEDIA, [piece[9:] for piece in unknown]) or (), strict=False):
+            with suppress(ValueError):
+                self._medium(written, media)
 
     def _sides(self, branches: tuple[Branch, ...], written: bytes) -> tuple[bytes, bytes]:
         """Hashes of the words and of the grounding."""
-        part = _only_part(branches)
-        if part is None or isinstance(part, _WORDS):
-            words, grounding = map(_ENCODER.encode, _both_sides(branches))
-            return blake2b(words, digest_size=8).digest(), blake2b(grounding, digest_size=8).digest()
+        words, grounding = _both_sides(branches)
+        said = blake2b(_ENCODER.encode(words), digest_size=8).digest()
+        if len(grounding) != 1 or _only_part(branches) is None:
+            return said, blake2b(_ENCODER.encode(grounding), digest_size=8).digest()
         # The only part of the only turn stands in the line as it is hashed.
         start = written.index(b',"parts":[') + 9
-        end = written.rindex(b'}],"weight":')
-        key = written[:start], written[end:]
-        known = self._words.get(key)
-        if known is None:
-            known = blake2b(_ENCODER.encode(_both_sides(branches)[0]), digest_size=8).digest()
-            _remember(self._words, key, known)
-        return known, blake2b(written[start:end], digest_size=8).digest()
+        return said, blake2b(written[start : written.rindex(b'}],"weight":')], digest_size=8).digest()
 
 
-_IDS = msgspec.json.Decoder(str)
+_STRINGS = msgspec.json.Decoder(str)
 _WIDE, _NARROW = blake2b(digest_size=16), blake2b(digest_size=8)
 _SOURCES = msgspec.json.Decoder(Source)
 _POINTS = msgspec.json.Decoder(list[Point])
+_MEDIA = msgspec.json.Decoder(tuple[Media, ...])
 
 
 def _read_pieces(decoder: msgspec.json.Decoder[_T], pieces: list[bytes]) -> list[_T] | None:
