@@ -15,6 +15,7 @@ from tests.support.films import HEIGHT, WIDTH, counted_wrong, level, turned, wit
 from training_backend.data import video_decord
 from training_backend.data.media import Limits, MediaFault
 from training_backend.data.video import VIDEO_BACKENDS, VideoReader
+from training_backend.data.video_pyav import Stamps
 
 EVEN = [125 * n for n in range(24)]
 UNEVEN = [0, 125, 250, 375, 1000, 2000, 2040, 2080, 3500]
@@ -39,7 +40,7 @@ def avi(folder: Path) -> Path:
 
 def usable(name: str) -> bool:
     try:
-        VIDEO_BACKENDS[name](Path(__file__), [0.0])
+        VIDEO_BACKENDS[name](Path(__file__), Stamps([0.0], "none", 1.0, 1.0))
     except ValueError:
         return False
     return True
@@ -169,7 +170,7 @@ def test_a_decord_that_hangs_or_dies_is_ended_and_named(
     decoder = video_decord.Decord(path, [n / 1000 for n in EVEN])
     child = decoder._running()
     with pytest.raises(MediaFault, match=word) as caught:
-        decoder.decode([0.0, 0.125])
+        list(decoder.decode([0.0, 0.125]))
     assert caught.value.reason == "decode"
     assert child.poll() is not None, "no child is left behind"
 
