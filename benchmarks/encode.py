@@ -2,8 +2,8 @@
 
 Both get the same JPEG pictures and H.264 films under the released settings, the same frames, one thread each, in the same process;
 a row a kind and side, the best of several passes, which the sides make in turns. Seconds are the process's own on a processor, of
-all its threads, so that what else runs on the machine counts little. The peer makes tensors of one example at a time, without packing, and normalises their
-pixels, which ours leaves to the model as bytes; it decodes pictures with Pillow.
+all its threads, so that what else runs on the machine counts little. The peer makes tensors of one example at a time, without
+packing, and normalises their pixels, which ours leaves to the model as bytes; it decodes pictures with Pillow.
 
 Films are read for the peer in two ways. "its own reader" is what its user gets: `transformers.video_utils.load_video` opens the
 file and reads the frames of the same numbers, by the back end that is named, a row for each that can be loaded here; `ratio of

@@ -10,6 +10,7 @@ read from the file in forward passes with seeks over long gaps.
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,9 @@ class PyAv:
 
     def __init__(self, path: Path, film: Stamps) -> None:
         self.path, self._start, self._packets = path, film.stamps[0], film.packets
+        if film.packets is not None:
+            # A container and its streams hold each other: left alone, the file would stay open until they are collected.
+            weakref.finalize(self, film.packets.container.close)
 
     def decode(self, wanted: list[float]) -> Iterator[Frame]:
         """See `Decoder`."""
