@@ -164,15 +164,18 @@ class PyAv:
         import av
 
         context = film.container.streams.best("video").codec_context
-        keys = [
+        keys = sorted(
             (stamp, place)
             for place, (packet, stamp) in enumerate(zip(film.packets, film.stamps, strict=True))
             if packet.is_keyframe and stamp is not None
-        ]
+        )
         missing, place, skipping = set(wanted), 0, ""
+        passed = start = 0
         context.flush_buffers()  # of what an earlier call left
         for target in wanted:
-            start = max((number for stamp, number in keys if stamp <= target), default=0)
+            while passed < len(keys) and keys[passed][0] <= target:
+                start = max(start, keys[passed][1])
+                passed += 1
             if start > place and target in missing:
                 context.flush_buffers()
                 place = start

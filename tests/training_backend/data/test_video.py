@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -105,6 +106,28 @@ def test_a_film_in_memory_shows_what_passes_over_its_file_show(kind: str, tmp_pa
         others, their_moments = from_file.frames_at(times)
         assert (moments == their_moments).all()
         assert (frames == others).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mkv", "libx265", {"x265-params": "log-level=none:pools=1:frame-threads=1:open-gop=1:keyint=12:bframes=4"}),
+        ("a.mp4", "libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:threads=1"}),
+        ("a.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=12:bframes=0:threads=1"}),
+        ("a.ts", "mpeg2video", {"g": "12", "bf": "2"}),
+        ("a.webm", "libvpx-vp9", {"g": "12"}),
+    ],
+    ids=["HEVC, open groups", "H.264, open groups", "H.264, no key frames but the first", "MPEG-2, open groups", "VP9"],
+)
+def test_a_jump_to_a_key_frame_changes_no_pixel(name: str, codec: str, options: dict[str, str], tmp_path: Path) -> None:
+    path = films.moving(tmp_path / name, codec, options)
+    with av.open(str(path)) as container:
+        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    reader = VideoReader(path)
+    assert reader.facts.n_frames == len(whole) == 96
+    for numbers in (range(0, 96, 12), range(11, 96, 13), range(7, 96, 26), (5, 6, 7, 50, 95)):
+        frames, _ = reader.frames_at([number / 24 + 0.002 for number in numbers])
+        assert not [number for frame, number in zip(frames, numbers, strict=True) if (frame != whole[number]).any()]
 
 
 @pytest.mark.parametrize("lost", [0, 2, 4])
