@@ -8,9 +8,10 @@ packing, and normalises their pixels, which ours leaves to the model as bytes; i
 Films are read for the peer in two ways. "its own reader" is what its user gets: `transformers.video_utils.load_video` opens the
 file and reads the frames of the same numbers, by the back end that is named, a row for each that can be loaded here; `ratio of
 videos` is that to the fastest of them. (Left to itself the processor asks for torchcodec's and knows no other.) "our reader" hands
-it the frames of this project's `VideoReader`, which the peer has from nobody but us: `ratio of videos, same reader` compares what
-comes after decoding, and is the smaller one, since both sides then spend the same on it. `ratio` is the smaller of pictures' and of
-films' beside the peer's own reader. Where transformers or torchvision is missing, ours alone is measured and there is no ratio.
+it the frames of this project's `VideoReader`, which the peer has from nobody but us: in `ratio of videos, same reader` both sides
+spend about the same on decoding, so that it tells what comes after it apart, and is the smaller one. `ratio` is the smaller of
+pictures' and of films' beside the peer's own reader. Where transformers or torchvision is missing, ours alone is measured and there
+is no ratio.
 """
 
 from __future__ import annotations
