@@ -217,7 +217,7 @@ class Pixels:
         rng = np.random.default_rng(int(media.sha256, 16) % (1 << 64))
         return rng.integers(0, 256, (media.height, media.width, 3), dtype=np.uint8)
 
-    def frames(self, media: Media, times: Sequence[float]) -> NDArray[np.uint8]:
+    def frames(self, media: Media, times: Sequence[float], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         if media.id in self.broken:
             raise MediaFault("truncated", f"{media.id} is cut off")
         assert list(times) == sorted(times)

@@ -42,6 +42,22 @@ def write(
     return path
 
 
+def moving(path: Path, codec: str, options: dict[str, str]) -> Path:
+    """Four seconds, 24 frames each, of a window that moves over blocks of noise: every frame is made of those before it, and one
+    that is decoded without them shows it. Key frames as `options` have them."""
+    field = np.kron(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = options
+        for number in range(96):
+            top, left = number % 30, 2 * number % 100
+            window = np.ascontiguousarray(field[top : top + HEIGHT, left : left + WIDTH])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def turned(path: Path) -> Path:
     """An MP4 with a quarter turn in its track header: shown 64 wide and 128 high."""
     data = bytearray(path.read_bytes())

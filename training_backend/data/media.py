@@ -172,7 +172,8 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
 
     try:
         image.seek(0)
-        image = ImageOps.exif_transpose(image)
+        # In place: a picture that lies right, as almost all do, is not copied.
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I") or image.mode == "F":
             wide = np.asarray(image, dtype=np.float64)
             scale = 257.0 if image.mode.startswith("I;16") or wide.max(initial=0) > 255 else 1.0
@@ -182,7 +183,7 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except OSError as error:
         reason: FaultReason = "truncated" if re.search("truncated|broken data", str(error), re.I) else "decode"
         raise MediaFault(reason, str(error)) from None

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from training_backend.data.media import MediaFault
-from training_backend.data.video import Frames
+from training_backend.data.video import Frame
 
 SECONDS = 30.0
 """How long the child may be silent before it is killed: opening, and each batch."""
@@ -46,15 +47,12 @@ class Decord:
         self._places = {stamp: place for place, stamp in enumerate(stamps)}
         self._child: subprocess.Popen[bytes] | None = None
 
-    def decode(self, wanted: list[float]) -> Frames:
+    def decode(self, wanted: list[float]) -> Iterator[Frame]:
         """See `Decoder`. Raises MediaFault also where the child had to be killed."""
-        found: Frames = {}
         for start in range(0, len(wanted), _BATCH):
-            part = wanted[start : start + _BATCH]
-            found.update(self._ask(part))
-        return found
+            yield from self._ask(wanted[start : start + _BATCH])
 
-    def _ask(self, part: list[float]) -> Frames:
+    def _ask(self, part: list[float]) -> list[Frame]:
         child = self._running()
         assert child.stdin is not None
         try:
@@ -70,7 +68,7 @@ class Decord:
             if isinstance(error, MediaFault):
                 raise
             raise MediaFault("decode", f"{self.path.name}: decord gave no answer ({error}) and was ended") from None
-        return {part[place]: pixels[number] for number, place in enumerate(answer["places"])}
+        return [(part[place], pixels[number]) for number, place in enumerate(answer["places"])]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:

@@ -5,11 +5,12 @@ Belongs here: what torchcodec does. Does not belong here: the choice of frames (
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from training_backend.data.media import MediaFault
-from training_backend.data.video import EPSILON, Frames
+from training_backend.data.video import EPSILON, Frame
 
 
 class TorchCodec:
@@ -19,7 +20,7 @@ class TorchCodec:
         self.path = path
         _decoder_class()
 
-    def decode(self, wanted: list[float]) -> Frames:
+    def decode(self, wanted: list[float]) -> Iterator[Frame]:
         """See `Decoder`. After an error the frames are asked for one by one, and what cannot be decoded is left out."""
         try:
             decoder = _decoder_class()(str(self.path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
@@ -29,19 +30,21 @@ class TorchCodec:
         try:
             batch = decoder.get_frames_played_at(moments)
             self._check(wanted, batch.pts_seconds.tolist())
-            return dict(zip(wanted, batch.data.numpy(), strict=True))
+            frames = batch.data.numpy()
         except MediaFault:
             raise
         except (RuntimeError, IndexError, ValueError):
-            found: Frames = {}
-            for stamp, moment in zip(wanted, moments, strict=True):
-                try:
-                    frame = decoder.get_frame_played_at(moment)
-                except (RuntimeError, IndexError, ValueError):
-                    continue
-                self._check([stamp], [frame.pts_seconds])
-                found[stamp] = frame.data.numpy()
-            return found
+            frames = None
+        if frames is not None:
+            yield from zip(wanted, frames, strict=True)
+            return
+        for stamp, moment in zip(wanted, moments, strict=True):
+            try:
+                frame = decoder.get_frame_played_at(moment)
+            except (RuntimeError, IndexError, ValueError):
+                continue
+            self._check([stamp], [frame.pts_seconds])
+            yield stamp, frame.data.numpy()
 
     def _check(self, wanted: list[float], given: list[float]) -> None:
         """FFmpeg's jumps in transport streams land after the frame that was asked for, and nothing says so but the time stamp."""

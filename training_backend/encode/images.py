@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from training_backend.config import EncodeConfig
 
 MISSING = -1
 """Entry of a pooling window that holds no patch."""
-BLOCK = 24
+BLOCK = 96
 """Rows that a resize works on at a time."""
 
 
@@ -167,40 +168,74 @@ def crop_image(image: NDArray[np.uint8], tiling: tuple[int, int] | None, geometr
 def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Bilinear resize of [..., H, W, 3] without antialiasing, corners not aligned, rounded half to even: what
     `torch.nn.functional.interpolate(mode="bilinear")` computes, which the release uses."""
-    if pixels.shape[-3:-1] == (height, width):
-        return pixels
-    flat = pixels.reshape(-1, pixels.shape[-3], pixels.shape[-2] * 3)
-    out = np.empty((len(flat), height, width * 3), dtype=np.uint8)
-    for picture, target in zip(flat, out, strict=True):
-        _resize_one(picture, target)
-    return out.reshape(*pixels.shape[:-3], height, width, 3)
+    return Resizer(height, width)(pixels)
 
 
-def _resize_one(picture: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
-    """[H, W*3] into [h, w*3], BLOCK rows at a time: what lies between the two passes then stays in the processor's cache, which
-    halves the time."""
-    low, high, share = _taps(len(picture), len(target))
-    left, right, part = _column_taps(picture.shape[1] // 3, target.shape[1] // 3)
-    rest = 1 - part
-    across, other = np.empty((2, 2 * BLOCK, target.shape[1]), dtype=np.float32)
-    near, far = np.empty((2, 2 * BLOCK, target.shape[1]), dtype=np.uint8)
-    mixed, second = np.empty((2, BLOCK, target.shape[1]), dtype=np.float32)
-    for start in range(0, len(target), BLOCK):
-        block = slice(start, start + BLOCK)
-        # Columns first, on the rows that are needed alone: large pictures shrink, and most of their rows are never read.
-        needed = np.unique(np.concatenate([low[block], high[block]]))
-        before, behind = np.searchsorted(needed, low[block]), np.searchsorted(needed, high[block])
-        rows, many, wanted = picture[needed], len(needed), len(before)
-        np.take(rows, left, axis=1, out=near[:many], mode="clip")
-        np.take(rows, right, axis=1, out=far[:many], mode="clip")
-        np.multiply(near[:many], rest, out=across[:many])
-        across[:many] += np.multiply(far[:many], part, out=other[:many])
-        lower, upper = mixed[:wanted], second[:wanted]
-        np.take(across[:many], before, axis=0, out=lower, mode="clip")
-        np.take(across[:many], behind, axis=0, out=upper, mode="clip")
-        lower *= 1 - share[block, None]
-        lower += np.multiply(upper, share[block, None], out=upper)
-        target[block] = np.rint(lower, out=lower)
+class Resizer:
+    """`resize` to one size, again and again: it keeps the memory that it works in, since memory that is new to the process costs
+    more than the arithmetic in it. One for each thread."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._size = (height, width)
+        # A block of rows needs two rows of the picture for each of its own at most.
+        shape = (2, 2 * min(BLOCK, height), width * 3)
+        self._work = (*np.empty(shape, dtype=np.uint8), *np.empty(shape, dtype=np.float32))
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[..., height, width, 3] of [..., H, W, 3]."""
+        if pixels.shape[-3:-1] == self._size:
+            return pixels
+        height, width = self._size
+        flat = pixels.reshape(-1, pixels.shape[-3], pixels.shape[-2] * 3)
+        out = np.empty((len(flat), height, width * 3), dtype=np.uint8)
+        for picture, target in zip(flat, out, strict=True):
+            self._one(picture, target)
+        return out.reshape(*pixels.shape[:-3], height, width, 3)
+
+    def _one(self, picture: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+        """[H, W*3] into [h, w*3], a block of rows at a time: what is between the passes then stays in the processor's cache."""
+        left, right, part = _column_taps(picture.shape[1] // 3, target.shape[1] // 3)
+        rest = 1 - part
+        for block in _row_blocks(len(picture), len(target)):
+            # Columns first, on the rows that are needed alone: large pictures shrink, and most of their rows are never read.
+            rows = picture[block.needed]
+            near, far, across, other = (space[: len(rows)] for space in self._work)
+            np.take(rows, left, axis=1, out=near, mode="clip")
+            np.take(rows, right, axis=1, out=far, mode="clip")
+            np.multiply(near, rest, out=across)
+            across += np.multiply(far, part, out=other)
+            mixed = block.mix @ across
+            target[block.made] = np.rint(mixed, out=mixed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Some rows of a resized picture: which they are, the rows of the picture that they mix, and how, as a sparse matrix. Two
+    entries a row: its product reads and writes every pixel once, where whole-array arithmetic passes over them five times."""
+
+    made: slice
+    needed: slice | NDArray[np.int64]
+    mix: Any  # scipy.sparse.csr_array [made, needed] of float32
+
+
+@lru_cache(maxsize=1 << 10)
+def _row_blocks(size: int, wanted: int) -> list[_Rows]:
+    """Blocks of at most BLOCK wanted rows."""
+    from scipy.sparse import csr_array
+
+    low, high, share = _taps(size, wanted)
+    blocks = []
+    for start in range(0, wanted, BLOCK):
+        made = slice(start, min(start + BLOCK, wanted))
+        count = made.stop - start
+        needed = np.unique(np.concatenate([low[made], high[made]]))
+        # The nearer row first: sums keep the order in which they are written down.
+        places = np.stack([np.searchsorted(needed, low[made]), np.searchsorted(needed, high[made])], axis=1)
+        shares = np.stack([1 - share[made], share[made]], axis=1)
+        mix = csr_array((shares.ravel(), places.ravel(), np.arange(0, 2 * count + 1, 2)), shape=(count, len(needed)))
+        together = len(needed) == needed[-1] - needed[0] + 1
+        blocks.append(_Rows(made, slice(int(needed[0]), int(needed[-1]) + 1) if together else needed, mix))
+    return blocks
 
 
 @lru_cache(maxsize=1 << 10)

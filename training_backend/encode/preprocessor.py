@@ -48,8 +48,8 @@ class MediaSource(Protocol):
         """[H, W, 3] as displayed."""
         ...
 
-    def frames(self, media: Media, times: Sequence[float]) -> NDArray[np.uint8]:
-        """[N, H, W, 3] at seconds from the clip's start."""
+    def frames(self, media: Media, times: Sequence[float], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """[N, H, W, 3] at seconds from the clip's start; of this height and width, where the source resizes them itself."""
         ...
 
 
@@ -322,7 +322,7 @@ class Preprocessor:
         if media is None or not plan.visual:
             return np.zeros((plan.visual, side, side, 3), dtype=np.uint8)
         if plan.times:
-            frames = media.frames(example.media[0], plan.times)
+            frames = media.frames(example.media[0], plan.times, (side, side))
             assert len(frames) == len(plan.times), f"{example.id}: asked for {len(plan.times)} frames, got {len(frames)}"
             return images.resize(frames, side, side)
         made = []

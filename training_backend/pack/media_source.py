@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from training_backend.data.example import Media
 from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, read_image
 from training_backend.data.video import VideoReader
+from training_backend.encode.images import Resizer
 
 MEMORY = 256 << 20
 """Bytes of decoded pixels that are kept."""
@@ -34,15 +35,16 @@ class CachedMedia:
         """[H, W, 3] as displayed."""
         return self._remember((media.sha256,), lambda: read_image(self._cache.path(media.sha256), self._limits))
 
-    def frames(self, media: Media, times: Sequence[float]) -> NDArray[np.uint8]:
-        """[N, H, W, 3] at seconds from the clip's start, ascending."""
+    def frames(self, media: Media, times: Sequence[float], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """[N, H, W, 3] at seconds from the clip's start, ascending; of the given height and width, if they are given."""
         offset = media.clip[0] if media.clip is not None else 0.0
         wanted = tuple(offset + time for time in times)
 
         def decode() -> NDArray[np.uint8]:
-            return VideoReader(self._cache.path(media.sha256), limits=self._limits).frames_at(wanted)[0]
+            fit = None if size is None else Resizer(*size)
+            return VideoReader(self._cache.path(media.sha256), limits=self._limits).frames_at(wanted, fit)[0]
 
-        return self._remember((media.sha256, wanted), decode)
+        return self._remember((media.sha256, wanted, size), decode)
 
     def _remember(self, name: tuple[Any, ...], decode: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         with self._lock:

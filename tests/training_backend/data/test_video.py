@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from tests.support import films
 from tests.support.films import HEIGHT, WIDTH, counted_wrong, level, turned, without_rate, write
-from training_backend.data import video_decord
+from training_backend.data import video_decord, video_pyav
 from training_backend.data.media import Limits, MediaFault
 from training_backend.data.video import VIDEO_BACKENDS, VideoReader
+from training_backend.data.video_pyav import Stamps
 
 EVEN = [125 * n for n in range(24)]
 UNEVEN = [0, 125, 250, 375, 1000, 2000, 2040, 2080, 3500]
@@ -39,7 +44,7 @@ def avi(folder: Path) -> Path:
 
 def usable(name: str) -> bool:
     try:
-        VIDEO_BACKENDS[name](Path(__file__), [0.0])
+        VIDEO_BACKENDS[name](Path(__file__), Stamps([0.0], "none", 1.0, 1.0))
     except ValueError:
         return False
     return True
@@ -81,6 +86,83 @@ def test_decoders_agree_pixel_for_pixel_or_nearly(backend: str, kind: str, tmp_p
     theirs, ours = (VideoReader(path, name).frames_at(moments)[0].astype(float) for name in (backend, "pyav"))
     assert theirs.shape == ours.shape
     assert 10 * np.log10(255**2 / max(1e-9, float(((theirs - ours) ** 2).mean()))) > 36
+
+
+SPARSE = [0.0, 0.02, 0.6, 0.61, 1.1, 1.7, 2.9, 7.2, 7.6, 29.0]
+
+
+@pytest.mark.parametrize("kind", FILMS)
+def test_a_film_in_memory_shows_what_passes_over_its_file_show(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for, in whatever order, of a decoder that has been used before."""
+    path = FILMS[kind][0](tmp_path)
+    from_memory = VideoReader(path)
+    monkeypatch.setattr(video_pyav, "_KEPT_BYTES", 0)
+    from_file = VideoReader(path)
+    assert from_file._found.packets is None
+    monkeypatch.setattr(video_pyav.PyAv, "_pass", lambda *_: pytest.fail("every frame comes out under its own time stamp"))
+    found = [from_memory.frames_at(times) for times in (SPARSE, SPARSE[3:], SPARSE[:2], SPARSE)]
+    monkeypatch.undo()
+    for times, (frames, moments) in zip((SPARSE, SPARSE[3:], SPARSE[:2], SPARSE), found, strict=True):
+        others, their_moments = from_file.frames_at(times)
+        assert (moments == their_moments).all()
+        assert (frames == others).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mkv", "libx265", {"x265-params": "log-level=none:pools=1:frame-threads=1:open-gop=1:keyint=12:bframes=4"}),
+        ("a.mp4", "libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:threads=1"}),
+        ("a.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=12:bframes=0:threads=1"}),
+        ("a.ts", "mpeg2video", {"g": "12", "bf": "2"}),
+        ("a.webm", "libvpx-vp9", {"g": "12"}),
+    ],
+    ids=["HEVC, open groups", "H.264, open groups", "H.264, no key frames but the first", "MPEG-2, open groups", "VP9"],
+)
+def test_a_jump_to_a_key_frame_changes_no_pixel(name: str, codec: str, options: dict[str, str], tmp_path: Path) -> None:
+    path = films.moving(tmp_path / name, codec, options)
+    with av.open(str(path)) as container:
+        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    reader = VideoReader(path)
+    assert reader.facts.n_frames == len(whole) == 96
+    for numbers in (range(0, 96, 12), range(11, 96, 13), range(7, 96, 26), (5, 6, 7, 50, 95)):
+        frames, _ = reader.frames_at([number / 24 + 0.002 for number in numbers])
+        assert not [number for frame, number in zip(frames, numbers, strict=True) if (frame != whole[number]).any()]
+
+
+@pytest.mark.parametrize("lost", [0, 2, 4])
+def test_frames_that_memory_does_not_give_are_read_from_the_file(
+    lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = FILMS["B-frames"][0](tmp_path)
+    whole, _ = VideoReader(path).frames_at(SPARSE[:6])
+    given = video_pyav.PyAv._from_memory
+    monkeypatch.setattr(video_pyav.PyAv, "_from_memory", lambda *words: itertools.islice(given(*words), lost))
+    frames, _ = VideoReader(path).frames_at(SPARSE[:6])
+    assert (frames == whole).all()
+
+
+def test_the_file_is_closed_with_its_reader(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", EVEN)
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        VideoReader(path).frames_at([0.0, 1.0])
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
+
+
+def test_what_is_kept_of_a_frame_is_said_by_the_caller(backend: str, tmp_path: Path) -> None:
+    reader = VideoReader(write(tmp_path / "a.mp4", EVEN), backend)
+    times = [0.0, 0.3, 0.31, 2.0]
+    frames, moments = reader.frames_at(times)
+    kept, same = reader.frames_at(times, lambda pixels: pixels[::2, :8])
+    assert (kept == frames[:, ::2, :8]).all()
+    assert (same == moments).all()
+    sizes = iter([4, 8, 8, 8])
+    with pytest.raises(MediaFault, match=r"change their size at 0\.25 s"):
+        reader.frames_at(times, lambda pixels: pixels[: next(sizes)])
 
 
 @pytest.mark.parametrize(
@@ -169,7 +251,7 @@ def test_a_decord_that_hangs_or_dies_is_ended_and_named(
     decoder = video_decord.Decord(path, [n / 1000 for n in EVEN])
     child = decoder._running()
     with pytest.raises(MediaFault, match=word) as caught:
-        decoder.decode([0.0, 0.125])
+        list(decoder.decode([0.0, 0.125]))
     assert caught.value.reason == "decode"
     assert child.poll() is not None, "no child is left behind"
 

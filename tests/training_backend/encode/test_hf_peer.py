@@ -40,7 +40,7 @@ RELEASED = Geometry.of(released())
 class Noise(Pixels):
     """Frames of noise, a different one each eighth of a second."""
 
-    def frames(self, media: Media, times: Sequence[float]) -> NDArray[np.uint8]:
+    def frames(self, media: Media, times: Sequence[float], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         shape = (media.height, media.width, 3)
         return np.stack([np.random.default_rng(round(8 * time)).integers(0, 256, shape, dtype=np.uint8) for time in times])
 

@@ -40,7 +40,7 @@ class Noise:
     def image(self, media: Any) -> NDArray[np.uint8]:
         return np.random.default_rng(media.height).integers(0, 256, (media.height, media.width, 3), dtype=np.uint8)
 
-    def frames(self, media: Any, times: Any) -> NDArray[np.uint8]:
+    def frames(self, media: Any, times: Any, size: Any = None) -> NDArray[np.uint8]:
         return np.stack([np.random.default_rng(round(8 * t)).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for t in times])
 
 

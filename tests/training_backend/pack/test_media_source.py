@@ -12,6 +12,7 @@ from PIL import Image
 
 from training_backend.data.example import Media
 from training_backend.data.media import MediaCache, MediaFault
+from training_backend.encode.images import resize
 from training_backend.pack import media_source
 from training_backend.pack.media_source import CachedMedia
 
@@ -73,6 +74,15 @@ def test_the_memory_is_bounded(tmp_path: Path) -> None:
     small = CachedMedia(cache, memory=10)
     assert (small.image(every[0][0]) == every[0][1]).all()
     assert not small._kept
+
+
+def test_frames_come_in_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    cache = MediaCache(tmp_path)
+    media = filmed(cache, tmp_path)
+    source = CachedMedia(cache)
+    whole = source.frames(media, (0.0, 1.0, 2.0))
+    assert (source.frames(media, (0.0, 1.0, 2.0), (20, 44)) == resize(whole, 20, 44)).all()
+    assert source.frames(media, (0.0, 1.0, 2.0)).shape == whole.shape, "sizes are remembered apart"
 
 
 def test_frames_are_shown_at_their_second_of_the_clip(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class Spots:
         pixels[max(0, top - 4) : top + 5, max(0, left - 4) : left + 5] = 255
         return pixels
 
-    def frames(self, media: Media, times: Sequence[float]) -> NDArray[np.uint8]:
+    def frames(self, media: Media, times: Sequence[float], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         raise AssertionError("no video here")
 
 
