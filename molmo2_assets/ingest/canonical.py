@@ -13,7 +13,7 @@ import itertools
 import multiprocessing
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.adapters import Context
 from molmo2_assets.ingest.adapters.canonical import check_media, check_row, schema_fault
 from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, facts_of_points, prepare, verdicts
-from molmo2_assets.ingest.media_table import read_media
+from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
 from training_backend.data.example import Example, Media, Sealed, Sealer, Source, decode_row, seal
@@ -38,8 +38,8 @@ from training_backend.data.store import RowColumns
 if TYPE_CHECKING:
     from training_backend.data.example import Family
 
-RANGE_BYTES = 48 << 20
-"""Bytes of the file that one process takes at a time: about a contract's batch of small rows, or more."""
+RANGE_BYTES = 16 << 20
+"""Bytes of the file that one process takes at a time: few enough that processes end at about the same time."""
 PROCESSES = min(4, len(os.sched_getaffinity(0)))
 
 
@@ -148,10 +148,19 @@ def _read(task: Task, parts: Iterable[Range]) -> Iterator[Part]:
 @lru_cache(maxsize=1)
 def _sealer(dataset: str, kind: str, folder: Path, mark: int) -> Sealer[Facts]:
     """What is known of rows and their media; kept between ranges."""
-    table = {uri: (record, record.media("m") if record.state == "ok" else None) for uri, record in read_media(folder).items()}
+    table = read_media(folder)
+    as_found = {
+        uri: (record.sha256, record.width, record.height, record.duration, record.fps, record.n_frames, None)
+        for uri, record in table.items()
+        if record.state == "ok"
+    }
 
     def look(media: tuple[Media, ...]) -> float:
         """Whether media are as they say, and the seconds of the first. Raises RowFault."""
+        if len(media) == 1:
+            item = media[0]
+            if as_found.get(item.uri) == (item.sha256, item.width, item.height, item.duration, item.fps, item.n_frames, item.clip):
+                return item.duration or 0.0
         check_media(media, _known(media, table))
         return (media[0].seconds or 0.0) if media else 0.0
 
@@ -189,26 +198,24 @@ def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out:
     hashes, seconds, said = bytearray(), array("f"), array("L")
     offsets, lengths, rows = array("Q"), array("L"), array("L")
     facts: dict[Facts, int] = {}
-    number = part.first - 1
+    first = part.first
     for starts, lines, sizes in reading.blocks_between(part.path, part.start, part.stop):
-        kept: list[tuple[int, int, bytes, bytes, float, Facts]] = []
-        for start, line, size, done in zip(starts, lines, sizes, sealer.recall(lines, source, number + 1), strict=True):
-            number += 1
-            if done is None:
-                if line is not None and (not line or line.isspace()):
-                    continue
-                try:
-                    if line is None:
-                        raise RowFault("line_too_long", "", f"{size} bytes, the limit is {reading.MAX_LINE}")
-                    done = _line(line, sealer, kind, source, part.name, number)
-                except RowFault as fault:
-                    out.aside.append(_aside(task, part, fault, number, start, size, line))
-                    continue
-            kept.append((start, number, *done))
-        if kept:
-            begun, numbered, sealed, digests, shown, about = zip(*kept, strict=True)
-            offsets.extend(begun)
-            rows.extend(numbered)
+        numbers: Sequence[int] = range(first, first + len(lines))
+        first += len(lines)
+        done = sealer.recall(lines, source, numbers[0])
+        if None in done:
+            for place, line in enumerate(lines):
+                if done[place] is None and (line is None or (line and not line.isspace())):
+                    try:
+                        done[place] = _line(line, sizes[place], sealer, kind, source, part.name, numbers[place])
+                    except RowFault as fault:
+                        out.aside.append(_aside(task, part, fault, numbers[place], starts[place], sizes[place], line))
+            kept = [place for place, one in enumerate(done) if one is not None]
+            starts, numbers = [starts[place] for place in kept], [numbers[place] for place in kept]
+        if numbers:
+            sealed, digests, shown, about = zip(*filter(None, done), strict=True)
+            offsets.extend(starts)
+            rows.extend(numbers)
             lengths.extend(map(len, sealed))
             hashes += b"".join(digests)
             seconds.extend(shown)
@@ -220,8 +227,10 @@ def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out:
     out.facts, out.said = list(facts), np.array(said, dtype=np.uint32)
 
 
-def _line(line: bytes, sealer: Sealer[Facts], kind: str, source: bytes, file: str, number: int) -> Sealed[Facts]:
+def _line(line: bytes | None, size: int, sealer: Sealer[Facts], kind: str, source: bytes, file: str, number: int) -> Sealed[Facts]:
     """One row. Raises RowFault."""
+    if line is None:
+        raise RowFault("line_too_long", "", f"{size} bytes, the limit is {reading.MAX_LINE}")
     try:
         example = decode_row(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -248,19 +257,18 @@ def _slowly(line: bytes) -> Example:
         raise schema_fault(error) from None
 
 
-def _known(media: tuple[Media, ...], table: dict[str, Any]) -> list[Media]:
+def _known(media: tuple[Media, ...], table: dict[str, MediaRecord]) -> list[Media]:
     """What was collected for the media of a row. Raises RowFault."""
     found = []
     for item in media:
-        entry = table.get(item.uri)
-        if entry is None:
+        record = table.get(item.uri)
+        if record is None:
             raise RowFault("media_missing", item.uri, "no such medium was collected")
-        record, collected = entry
-        if collected is None:
+        if record.state != "ok":
             raise RowFault(f"media_{record.reason}", item.uri, record.detail)
         if item.sha256 != record.sha256:
             raise RowFault("media_checksum", item.uri, f"stated {item.sha256[:12]}…")
-        found.append(collected)
+        found.append(record.media(item.id))
     return found
 
 

@@ -79,6 +79,5 @@ def read_published(folder: Path) -> dict[str, str]:
 
 def read_media(folder: Path) -> dict[str, MediaRecord]:
     """Records of a media asset's folder by uri."""
-    with (folder / MEDIA_FILE).open("rb") as stream:
-        records = (msgspec.json.decode(line, type=MediaRecord) for line in stream)
-        return {record.uri: record for record in records}
+    records = msgspec.json.Decoder(MediaRecord).decode_lines((folder / MEDIA_FILE).read_bytes())
+    return {record.uri: record for record in records}

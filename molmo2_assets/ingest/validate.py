@@ -26,6 +26,7 @@ from training_backend.data.example import Example
 from training_backend.data.store import RowColumns, RowStore, RowWriter, StoreInfo
 
 if TYPE_CHECKING:
+    from molmo2_assets.ingest.canonical import Part
     from molmo2_assets.profile import DatasetSpec
 
 SAMPLES_FILE = "samples.json"
@@ -111,43 +112,65 @@ def _examples(
     """Rows that already are examples, by the fast way."""
     import numpy as np
 
-    from molmo2_assets.ingest.canonical import Task, quarantined, ranges, read_parts
+    from molmo2_assets.ingest.canonical import Task, ranges, read_parts
 
     for path in files:
         if path.suffix != ".jsonl":
             raise ValueError(f"{path.relative_to(raw)}: rows that already are examples come as JSON lines")
     parts = (part for path in files for part in ranges(path, path.relative_to(raw).as_posix()))
-    done = read_parts(Task(spec.name, context, spec.family, media, dest), parts, lambda part: progress.add(part.rows))
+    done: list[Part] = []
+
+    def told(part: Part) -> None:
+        # Written as if all were kept, while the others are read: what must go is known when all are, and seldom is anything.
+        done.append(part)
+        writer.add_rows(part.lines, part.columns, part.range.name, np.ones(len(part.columns), dtype=bool))
+        progress.add(part.rows)
+
     try:
-        keys = [part.columns.digest("id_hash")[part.keep] for part in done]
-        said = [part.columns.digest("row_hash")[part.keep] for part in done]
-        reasons = contradictions(np.concatenate(keys), np.concatenate(said), np.concatenate(said)) if done else {}
-        places = [np.flatnonzero(part.keep) for part in done]
-        starts = np.cumsum([0, *map(len, places)])
-        for place, (reason, detail) in reasons.items():
-            number = int(np.searchsorted(starts, place, side="right")) - 1
-            part, inside = done[number], int(places[number][place - starts[number]])
-            part.keep[inside] = False
-            row, start = part.columns.numbers["row"][inside], part.columns.numbers["offset"][inside]
-            fault = RowFault(reason, "id", detail)
-            part.aside.append(quarantined(spec.name, part.range.path, part.range.name, row, start, fault, "cross"))
-        aside = [item for part in done for item in part.aside]
-        rows = sum(part.rows for part in done)
-        facts, rejected = _verdict(spec, dest, rows, aside)
-        if rejected:
-            return ValidateReport(rows, rows - len(aside), by_reason(aside), "rejected", facts, rejected=True)
-        sketch = Sketch()
         with RowWriter(dest) as writer:
+            read_parts(Task(spec.name, context, spec.family, media, dest), parts, told)
+            _across(spec.name, done)
+            aside = [item for part in done for item in part.aside]
+            rows = sum(part.rows for part in done)
+            facts, rejected = _verdict(spec, dest, rows, aside)
+            if rejected:
+                writer.discard()
+                return ValidateReport(rows, rows - len(aside), by_reason(aside), "rejected", facts, rejected=True)
+            if not all(part.keep.all() for part in done):
+                writer.start_over()
+                for part in done:
+                    writer.add_rows(part.lines, part.columns, part.range.name, part.keep)
+            sketch = Sketch()
             for part in done:
-                writer.add_rows(part.lines, part.columns, part.range.name, part.keep)
-                part.lines.unlink()
-                part.columns = RowColumns()  # the writer has them now
                 sketch.extend({name: values[part.keep] for name, values in part.numbers.items()})
+                part.columns = RowColumns()  # the writer has them
         assert writer.info is not None
         return _report(dest, rows, aside, facts, sketch, writer.info)
     finally:
         for part in done:
             part.lines.unlink(missing_ok=True)
+
+
+def _across(dataset: str, parts: list[Part]) -> None:
+    """Set aside what contradicts other rows of its id, or says again what one said."""
+    import numpy as np
+
+    from molmo2_assets.ingest.canonical import quarantined
+
+    if not parts:
+        return
+    keys = [part.columns.digest("id_hash")[part.keep] for part in parts]
+    said = [part.columns.digest("row_hash")[part.keep] for part in parts]
+    reasons = contradictions(np.concatenate(keys), np.concatenate(said), np.concatenate(said))
+    places = [np.flatnonzero(part.keep) for part in parts]
+    starts = np.cumsum([0, *map(len, places)])
+    for place, (reason, detail) in reasons.items():
+        number = int(np.searchsorted(starts, place, side="right")) - 1
+        part, inside = parts[number], int(places[number][place - starts[number]])
+        part.keep[inside] = False
+        row, start = part.columns.numbers["row"][inside], part.columns.numbers["offset"][inside]
+        fault = RowFault(reason, "id", detail)
+        part.aside.append(quarantined(dataset, part.range.path, part.range.name, row, start, fault, "cross"))
 
 
 class Sink(Protocol):

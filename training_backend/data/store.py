@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import mmap
 from array import array
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,7 +34,6 @@ INDEX_FILE = "data.idx"
 INDEX_SCHEMA = "molmo2-index/1"
 _MAGIC = b"MOLMO2IX"
 _ALIGN = 64
-_BEHIND = 4
 _TASK_NUMBER = {name: number for number, name in enumerate(TASKS)}
 
 
@@ -125,9 +123,8 @@ class RowWriter:
         self._columns = RowColumns()
         self._files: dict[str, int] = {}
         self._digest = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1)
-        self._hashing: deque[Future[None]] = deque()
         self._offset = 0
+        self._discarded = False
 
     def __enter__(self) -> RowWriter:
         try:
@@ -142,7 +139,6 @@ class RowWriter:
         line, hashes = seal(example)
         file = self._files.setdefault(example.source.file, len(self._files))
         self._columns.add(hashes, self._offset, len(line), example.task, file, example.source.row)
-        self._settle()
         self._digest.update(line + b"\n")
         self._write(line + b"\n")
         self._offset += len(line) + 1
@@ -155,10 +151,8 @@ class RowWriter:
         starts = np.concatenate(([0], np.cumsum(lengths + 1)))
         runs = [(int(starts[first]), int(starts[after])) for first, after in _runs(keep)]
         for block in _blocks(lines.open("rb", buffering=0), runs):
+            self._digest.update(block)
             self._write(block)
-        # Hashing takes longer than writing, and longer than making the index: it goes on beside them, a few files behind at most.
-        self._settle(_BEHIND)
-        self._hashing.append(self._hasher.submit(_hash, self._digest, lines.open("rb", buffering=0), runs))
         mine, kept = self._columns, columns if keep.all() else columns.only(keep)
         offsets = self._offset + np.concatenate(([0], np.cumsum(kept.number("length").astype(np.int64) + 1)))
         for name in _DIGESTS:
@@ -170,27 +164,34 @@ class RowWriter:
             column.frombytes(values.astype(f"u{column.itemsize}").tobytes())
         self._offset = int(offsets[-1])
 
+    def start_over(self) -> None:
+        """Forget every row so far."""
+        try:
+            self._stream.seek(0)
+            self._stream.truncate()
+        except OSError as error:
+            raise storage_error(error, self.folder / DATA_FILE) from error
+        self._columns, self._files, self._digest, self._offset = RowColumns(), {}, hashlib.sha256(), 0
+
+    def discard(self) -> None:
+        """Leave no store behind."""
+        self._discarded = True
+
     def _write(self, data: bytes | memoryview) -> None:
         try:
             self._stream.write(data)
         except OSError as error:
             raise storage_error(error, self.folder / DATA_FILE) from error
 
-    def _settle(self, behind: int = 0) -> None:
-        """Wait until no more than so many files are still to be hashed."""
-        while len(self._hashing) > behind:
-            self._hashing.popleft().result()
-
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            try:
-                self._stream.close()
-            except OSError as error:
-                raise storage_error(error, self.folder / DATA_FILE) from error
-            if kind is None:
-                self._write_index()
-        finally:
-            self._hasher.shutdown()
+            self._stream.close()
+        except OSError as error:
+            raise storage_error(error, self.folder / DATA_FILE) from error
+        if self._discarded:
+            (self.folder / DATA_FILE).unlink()
+        elif kind is None:
+            self._write_index()
 
     def _write_index(self) -> None:
         columns = self._columns
@@ -200,15 +201,17 @@ class RowWriter:
         ordered = _taken(ids, order)
         if rows and bool((ordered[1:] == ordered[:-1]).all(axis=1).any()):
             raise StoreError(f"{self.folder / DATA_FILE}: two rows have the same id; ids must be unique within a set.")
-        arrays: dict[str, NDArray[Any]] = {name: _taken(columns.digest(name), order) for name in _DIGESTS}
-        for name in _NUMBERS:
-            arrays[name] = columns.number(name)[order]
+        counts = np.bincount(columns.number("task"), minlength=len(TASKS))
         version = content_version(columns.digests["row_hash"])
-        self._settle()
+
+        def column(name: str) -> NDArray[Any]:
+            return _taken(columns.digest(name), order) if name in _DIGESTS else columns.number(name)[order]
+
         names = sorted(self._files, key=self._files.__getitem__)
         _write_columns(
             self.folder / INDEX_FILE,
-            arrays,
+            rows,
+            column,
             {
                 "rows": rows,
                 "data_bytes": self._offset,
@@ -217,7 +220,6 @@ class RowWriter:
                 "files": names,
             },
         )
-        counts = np.bincount(arrays["task"], minlength=len(TASKS)) if rows else np.zeros(len(TASKS), dtype=int)
         tasks = {name: int(counts[number]) for number, name in enumerate(TASKS) if counts[number]}
         self.info = StoreInfo(rows=rows, data_version=version, tasks=tasks, data_bytes=self._offset)
 
@@ -234,11 +236,6 @@ def _blocks(stream: io.FileIO, runs: list[tuple[int, int]]) -> Iterator[memoryvi
                     raise StoreError(f"{stream.name} ended before its last row: materialise the asset again.")
                 yield buffer[:size]
                 begin += size
-
-
-def _hash(digest: hashlib._Hash, stream: io.FileIO, runs: list[tuple[int, int]]) -> None:
-    for block in _blocks(stream, runs):
-        digest.update(block)
 
 
 def _order(ids: NDArray[np.uint8]) -> NDArray[np.intp]:
@@ -263,20 +260,25 @@ def _runs(keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(first), int(after)) for first, after in edges.reshape(-1, 2)]
 
 
-def _write_columns(path: Path, arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> None:
+def _write_columns(path: Path, rows: int, column: Callable[[str], NDArray[Any]], header: dict[str, Any]) -> None:
+    """Write an index; each column is asked for when it is its turn, and given up."""
+    layout: dict[str, tuple[np.dtype[Any], list[int]]] = {
+        name: (np.dtype(np.uint8), [rows, width]) for name, width in _DIGESTS.items()
+    }
+    layout |= {name: (np.dtype(_DTYPES[name]), [rows]) for name in _NUMBERS}
     table: list[tuple[str, str, list[int], int]] = []
     cursor = 0
-    for name, values in arrays.items():
-        table.append((name, values.dtype.str, list(values.shape), cursor))
-        cursor += -(-values.nbytes // _ALIGN) * _ALIGN
+    for name, (kind, shape) in layout.items():
+        table.append((name, kind.str, shape, cursor))
+        cursor += -(-kind.itemsize * math.prod(shape) // _ALIGN) * _ALIGN
     head = msgspec.json.encode({"schema": INDEX_SCHEMA, **header, "columns": table})
     start = -(-(16 + len(head)) // _ALIGN) * _ALIGN
     try:
         with path.open("wb") as stream:
             stream.write(_MAGIC + len(head).to_bytes(8, "little") + head)
-            for (_, _, _, offset), values in zip(table, arrays.values(), strict=True):
+            for name, _, _, offset in table:
                 stream.seek(start + offset)
-                stream.write(values.tobytes())
+                stream.write(np.ascontiguousarray(column(name)).data)
             stream.truncate(start + cursor)
     except OSError as error:
         raise storage_error(error, path) from error
