@@ -15,9 +15,11 @@ import torch
 
 from tests.support import peers
 from training_backend.config import ModelConfig
+from training_backend.encode.tokens import train_tokenizer
 from training_backend.model.hf import export_hf, import_hf
 from training_backend.model.hf_config import from_hf, to_hf
 from training_backend.model.hf_names import our_shapes, table
+from training_backend.model.hf_tokenizer import write_tokenizer
 from training_backend.model.molmo2 import Molmo2
 from training_backend.model.tensor_files import Spec, TensorFolder, WeightsError, write_file
 from training_backend.model.weights import load_model, save_model
@@ -245,3 +247,12 @@ def test_converting_needs_less_than_one_shard(tmp_path: Path) -> None:
     shards = [path.stat().st_size for path in (tmp_path / "hf").glob("*.safetensors")]
     assert len(shards) > 1
     assert int(done.stdout) <= 1.1 * max(shards), f"{int(done.stdout):,} bytes for shards of {max(shards):,}"
+
+
+def test_a_tokenizer_that_read_points_can_be_published(tmp_path: Path) -> None:
+    """Training texts hold special tokens spelled out, as often as the words of a demo's answers."""
+    texts = ["<point 0.5, 0.25, 0> <point 1.0, 0.5, 1> red circles", "<|image|> 3 <im_start><im_patch><im_end>"] * 30
+    train_tokenizer(texts, 420, tmp_path / "ours")
+    (tmp_path / "hf").mkdir()
+    config = msgspec.structs.replace(peers.released_config().decoder, vocab_size=420)
+    assert write_tokenizer(tmp_path / "ours", tmp_path / "hf", config, 512) == ["tokenizer.json", "tokenizer_config.json"]
