@@ -32,7 +32,8 @@ from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, facts_
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
-from training_backend.data.example import Example, Media, Sealed, Sealer, Source, decode_row, seal
+from training_backend.data.example import Example, Media, Source, decode_row, seal
+from training_backend.data.sealer import Sealed, Sealer
 from training_backend.data.store import RowColumns
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from molmo2_assets.ingest.media_table import MediaRecord, write_media
 from molmo2_assets.ingest.quarantine import read_quarantine
 from molmo2_assets.ingest.validate import validate
 from tests.support.small_sets import json_lines, quiet, spec_of
-from training_backend.data.example import Example, Media, Sealer, encode_row, hash_row, seal
+from training_backend.data.example import Example, Media, encode_row, hash_row, seal
+from training_backend.data.sealer import Sealer
 from training_backend.data.store import RowStore
 
 SPEC = spec_of("molmo2_examples", "image_pointing", style="pointing")
