@@ -112,23 +112,21 @@ def ranges(path: Path, name: str, size: int | None = None) -> Iterator[Range]:
             start, first = stop, first + count
 
 
-def read_parts(task: Task, parts: Iterable[Range], told: Callable[[Part], None]) -> list[Part]:
-    """Every range read, in order, and judged; in processes where there is enough to read. `told` hears of parts as they are done.
+def read_parts(task: Task, parts: Iterable[Range], told: Callable[[Part], None]) -> None:
+    """Every range read, in order, and judged; in processes where there is enough to read. `told` is given parts as they
+    are done, the last of them not judged yet.
 
     The contract is judged here, for all processes: there are few different facts, and loading it costs as much time as the rows
     of a range.
     """
-    found: list[Part] = []
     waiting: list[Part] = []
     for part in _read(task, parts):
-        found.append(part)
         waiting.append(part)
         if sum(len(one.facts) for one in waiting) >= BATCH:
             _judge(task, waiting)
             waiting = []
         told(part)
     _judge(task, waiting)
-    return found
 
 
 def _read(task: Task, parts: Iterable[Range]) -> Iterator[Part]:
@@ -141,9 +139,13 @@ def _read(task: Task, parts: Iterable[Range]) -> Iterator[Part]:
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         # The processes begin with the first ranges while the lines of the others are still being counted.
         asked = [pool.submit(read_part, task, part, number) for number, part in enumerate(itertools.chain(begun, ahead))]
-        prepare(task.family)
-        while asked:
-            yield asked.pop(0).result()
+        try:
+            prepare(task.family)
+            while asked:
+                yield asked.pop(0).result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # or a full disk would be told when all ranges are read
+            raise
 
 
 @lru_cache(maxsize=1)

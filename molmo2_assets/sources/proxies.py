@@ -11,6 +11,7 @@ size. They are compressed once more (H.264 at `crf`), so that a proxy is other c
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +40,7 @@ def write_proxy(film: Path, dest: Path, proxy: ProxySpec, limits: Limits) -> Non
 
     reader = VideoReader(film, limits=limits)
     duration = reader.facts.duration or 0.0
-    moments = [step / proxy.fps for step in range(int(duration * proxy.fps) + 1)]
-    moments = [*(moment for moment in moments if moment < duration), duration]
+    moments = [*(step / proxy.fps for step in range(math.ceil(duration * proxy.fps))), duration]
     before = -1
     with av.open(str(dest), "w", format="mp4") as container:
         stream = None
