@@ -13,6 +13,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,31 +67,48 @@ class Lengths:
         return table
 
 
-def length_table(store: RowStore, preprocessor: Preprocessor) -> tuple[Lengths, Counter[str]]:
-    """The table of a store, and how many rows are left out for which reason.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The table of some rows of a store that follow each other, and how many are left out for which reason."""
 
-    Raises OversizedError naming the row where the recipe refuses what does not fit. Some rows, evenly spread, are encoded too,
-    without their media: they must come out as long as the table says.
-    """
-    shape = (len(store), VARIANTS)
+    table: Lengths
+    reasons: Counter[str]
+
+
+def length_table(store: RowStore, preprocessor: Preprocessor) -> tuple[Lengths, Counter[str]]:
+    """The table of a store, and how many rows are left out for which reason. Raises what `measure` raises."""
+    return joined(store, preprocessor, [measure(store, preprocessor, range(len(store)))])
+
+
+def measure(store: RowStore, preprocessor: Preprocessor, rows: range) -> Measured:
+    """The table of some rows. Raises OversizedError naming the row where the recipe refuses what does not fit."""
+    shape = (len(rows), VARIANTS)
     columns = {name: np.empty(shape, dtype=np.int32) for name in ("tokens", "visual", "truncated", "dropped")}
     left_out = np.empty(shape, dtype=bool)
     reasons: Counter[str] = Counter()
-    for number in range(len(store)):
+    for place, number in enumerate(rows):
         plans = realisations(store, number, preprocessor)
-        columns["tokens"][number] = [plan.tokens for plan in plans]
-        columns["visual"][number] = [plan.visual for plan in plans]
-        columns["truncated"][number] = [plan.truncated_branches for plan in plans]
-        columns["dropped"][number] = [plan.dropped_frames for plan in plans]
-        left_out[number] = [plan.left_out is not None for plan in plans]
+        columns["tokens"][place] = [plan.tokens for plan in plans]
+        columns["visual"][place] = [plan.visual for plan in plans]
+        columns["truncated"][place] = [plan.truncated_branches for plan in plans]
+        columns["dropped"][place] = [plan.dropped_frames for plan in plans]
+        left_out[place] = [plan.left_out is not None for plan in plans]
         reasons.update({plan.left_out for plan in plans if plan.left_out is not None})
-    table = Lengths(**columns, left_out=left_out)
+    return Measured(Lengths(**columns, left_out=left_out), reasons)
+
+
+def joined(store: RowStore, preprocessor: Preprocessor, parts: Sequence[Measured]) -> tuple[Lengths, Counter[str]]:
+    """The table of a store out of those of all its rows in order, and the reasons.
+
+    Some rows, evenly spread, are encoded too, without their media: they must come out as long as the table says.
+    """
+    table = Lengths(**{name: np.concatenate([getattr(part.table, name) for part in parts]) for name in Lengths.__slots__})
     for number in np.unique(np.linspace(0, len(store) - 1, CHECKED).astype(int)).tolist() if len(store) else []:
         example, variant = store.example(number), number % VARIANTS
         encoded = preprocessor.encode(example, variant, None)
         found, planned = (len(encoded.tokens), len(encoded.crops)), (table.tokens[number, variant], table.visual[number, variant])
         assert found == planned, f"{example.id}: the table has {planned} tokens and crops, encoding makes {found}"
-    return table, reasons
+    return table, sum((part.reasons for part in parts), Counter())
 
 
 def realisations(store: RowStore, number: int, preprocessor: Preprocessor) -> list[Plan]:

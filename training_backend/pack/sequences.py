@@ -9,8 +9,10 @@ Output is a function of the identity: no times, no paths.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from training_backend.api import RunSpec
+from training_backend.api import RunSpec, decode_spec, encode_spec
 from training_backend.config import EncodeConfig, LossConfig, PackConfig
 from training_backend.data.manifest import replace_file
 from training_backend.data.media import MediaCache
@@ -30,13 +32,19 @@ from training_backend.encode.draws import VARIANTS, Draws, variant_of
 from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import EXTRA_TOKENS, Tokenizer
 from training_backend.pack.batch import Batch
-from training_backend.pack.lengths import Lengths, length_table
+from training_backend.pack.lengths import Lengths, Measured, joined, measure
 from training_backend.pack.loader import PackLoader, Place
 from training_backend.pack.media_source import CachedMedia
 from training_backend.pack.plan import PLANNER_VERSIONS, binding_fill, lower_bound
+from training_backend.pool import processes, processors
 
 SEQUENCES_FILE, REPORT_FILE = "sequences.json", "report.json"
 SEQUENCES_SCHEMA = "molmo2-sequences/1"
+LOG_SECONDS = 30.0
+ROWS = 1000
+"""Rows that a process measures at a time."""
+MANY_ROWS = 4 * ROWS
+"""Rows of all datasets from which on several processes measure: they take half a second to begin."""
 REPORT_POSITIONS = 4096
 """The report looks at whole windows, at least this many positions."""
 
@@ -86,8 +94,9 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
     worker = open_preprocessor(spec, settings)
     tables: dict[str, Lengths] = {}
     left_out: dict[str, Counter[str]] = {}
-    for name, store in stores.items():
-        tables[name], left_out[name] = length_table(store, worker)
+    for name, parts in _measured(spec, settings, stores, worker, log):
+        store = stores[name]
+        tables[name], left_out[name] = joined(store, worker, parts)
         tables[name].save(out / "lengths" / f"{name}.npz")
         log(
             f"{name}: {len(store)} rows, {tables[name].tokens.mean():.0f} tokens, {tables[name].visual.mean():.1f} crops on average"
@@ -118,6 +127,43 @@ def build_sequences(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
     found = {name: report[name] for name in _COUNTS if name in report}
     counts = {"datasets": len(stores), "rows": sum(map(len, stores.values())), **found}
     return {"counts": counts, "facts": {"fill": report["fill"], "examples_per_pack": report["examples_per_pack"]}}
+
+
+def _measured(
+    spec: RunSpec, settings: Settings, stores: dict[str, RowStore], worker: Preprocessor, log: Callable[[str], None]
+) -> Iterator[tuple[str, list[Measured]]]:
+    """Every store's rows, measured, in processes where there are enough of them."""
+    pieces = [(name, range(at, min(at + ROWS, len(store)))) for name, store in stores.items() for at in range(0, len(store), ROWS)]
+    with ExitStack() as open_:
+        if sum(map(len, stores.values())) < MANY_ROWS or processors() < 2:
+            found: Iterator[Measured] = (measure(stores[name], worker, rows) for name, rows in pieces)
+        else:
+            pool = open_.enter_context(processes(min(processors(), len(pieces)), _open_stores, encode_spec(spec)))
+            found = pool.map(_measure, *zip(*pieces, strict=True))
+        spoke = time.monotonic()
+        for name, store in stores.items():
+            parts: list[Measured] = []
+            for at in range(0, len(store), ROWS):
+                parts.append(next(found))
+                if time.monotonic() - spoke > LOG_SECONDS:
+                    log(f"{name}: {at + len(parts[-1].table)} of {len(store)} rows measured")
+                    spoke = time.monotonic()
+            yield name, parts
+
+
+_OPEN: tuple[dict[str, RowStore], Preprocessor]
+"""Of a process that measures."""
+
+
+def _open_stores(data: bytes) -> None:
+    global _OPEN
+    spec = decode_spec(data)
+    _OPEN = open_mixture(spec)[1], open_preprocessor(spec, msgspec.convert(spec.identity, Settings))
+
+
+def _measure(name: str, rows: range) -> Measured:
+    stores, worker = _OPEN
+    return measure(stores[name], worker, rows)
 
 
 _COUNTS = (

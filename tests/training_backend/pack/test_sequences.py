@@ -19,7 +19,9 @@ from training_backend.data.example import Text
 from training_backend.data.fingerprint import plain
 from training_backend.data.manifest import list_files
 from training_backend.data.media import MediaCache
+from training_backend.data.store import RowStore
 from training_backend.encode.preprocessor import OversizedError
+from training_backend.pack import sequences
 from training_backend.pack.lengths import Lengths
 from training_backend.pack.sequences import SequenceError, build_sequences, open_batches, read_sequences
 
@@ -81,6 +83,23 @@ def test_files_repeat(home: Path, built: Path, tmp_path: Path) -> None:
     assert found["counts"]["rows"] == 60
     assert 0 < found["facts"]["fill"] <= 1
     assert any("pictures: 40 rows" in line for line in said)
+
+
+def test_processes_measure_what_one_does(home: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences, "ROWS", 7)
+    monkeypatch.setattr(sequences, "MANY_ROWS", 1)
+    monkeypatch.setattr(sequences, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(sequences, "processors", lambda: 2)
+    said: list[str] = []
+    build_sequences(plan_spec(home), tmp_path / "two", said.append)
+    assert list_files(tmp_path / "two") == list_files(built)
+    assert any("pictures: 14 of 40 rows measured" in line for line in said)
+    store_at(home / "huge", [row("text", [], asked("Where?", "x" * 9000), name="set/huge")])
+    mixture_of({"huge": RowStore(home / "huge")}).save(tmp_path / "mixture")
+    spec = plan_spec(home, encode=recipe(oversized="refuse"), pack=PackConfig(max_tokens=120, max_visual=6))
+    inputs = {**spec.inputs, "mixture": str(tmp_path / "mixture"), "validated/huge": str(home / "huge")}
+    with pytest.raises(OversizedError, match="set/huge"):
+        build_sequences(RunSpec(kind="plan", identity=spec.identity, inputs=inputs), tmp_path / "no", said.append)
 
 
 def test_the_report_adds_up(built: Path) -> None:
