@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import gc
 import itertools
-import multiprocessing
-import os
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,20 +26,24 @@ from numpy.typing import NDArray
 from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.adapters import Context
 from molmo2_assets.ingest.adapters.canonical import check_media, check_row, schema_fault
-from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, facts_of_points, prepare, verdicts
+from molmo2_assets.ingest.contracts import BATCH, FACTS, Facts, facts_of, facts_of_label, prepare, verdicts
 from molmo2_assets.ingest.media_table import MediaRecord, read_media
 from molmo2_assets.ingest.quarantine import Quarantined, preview
 from molmo2_assets.ingest.reasons import RowFault
 from training_backend.data.example import Example, Media, Source, decode_row, seal
 from training_backend.data.sealer import Sealed, Sealer
 from training_backend.data.store import RowColumns
+from training_backend.pool import processes, processors
 
 if TYPE_CHECKING:
     from training_backend.data.example import Family
 
 RANGE_BYTES = 16 << 20
 """Bytes of the file that one process takes at a time: few enough that processes end at about the same time."""
-PROCESSES = min(4, len(os.sched_getaffinity(0)))
+LINES = ".lines-"
+"""How files of lines that wait to be taken begin."""
+_NEWLINE = ord("\n")
+PROCESSES = min(4, processors())
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Range:
 
 @dataclass
 class Part:
-    """What became of a range. `lines`: the rows that could be read, one after the other; `columns` index them, `offset` is where
-    each began in the raw file; `numbers` are what the sketch is made of (branches, media, seconds, words).
+    """What became of a range. `lines`: the rows that could be read, one after the other, until another range is written over them;
+    `columns` index them, `offset` is where each began in the raw file; `numbers` are what the sketch is made of (branches, media,
+    seconds, words).
 
     `facts` are the different ones among them and `said` is which of these each row has, until the contract has judged them; `keep`
     is then true for the rows that it passes.
@@ -92,6 +95,7 @@ def ranges(path: Path, name: str, size: int | None = None) -> Iterator[Range]:
     end = path.stat().st_size
     start = first = 0
     block = bytearray(1 << 18)  # one for all: new memory costs more time than the counting
+    values = np.frombuffer(block, np.uint8)
     with path.open("rb", buffering=0) as stream:
         while start < end:
             stop = min(end, start + size)
@@ -106,7 +110,7 @@ def ranges(path: Path, name: str, size: int | None = None) -> Iterator[Range]:
             stream.seek(start)
             left = stop - start
             while left and (taken := stream.readinto(block)):
-                count += block.count(b"\n", 0, min(left, taken))
+                count += int(np.count_nonzero(values[: min(left, taken)] == _NEWLINE))
                 left -= min(left, taken)
             yield Range(path, name, start, stop, first)
             start, first = stop, first + count
@@ -114,7 +118,7 @@ def ranges(path: Path, name: str, size: int | None = None) -> Iterator[Range]:
 
 def read_parts(task: Task, parts: Iterable[Range], told: Callable[[Part], None]) -> None:
     """Every range read, in order, and judged; in processes where there is enough to read. `told` is given parts as they
-    are done, the last of them not judged yet.
+    are done, the last of them not judged yet; it takes their lines, or they are gone.
 
     The contract is judged here, for all processes: there are few different facts, and loading it costs as much time as the rows
     of a range.
@@ -122,52 +126,45 @@ def read_parts(task: Task, parts: Iterable[Range], told: Callable[[Part], None])
     waiting: list[Part] = []
     for part in _read(task, parts):
         waiting.append(part)
+        told(part)
         if sum(len(one.facts) for one in waiting) >= BATCH:
             _judge(task, waiting)
             waiting = []
-        told(part)
     _judge(task, waiting)
 
 
 def _read(task: Task, parts: Iterable[Range]) -> Iterator[Part]:
     ahead = iter(parts)
     begun = list(itertools.islice(ahead, 2))
+    ahead = itertools.chain(begun, ahead)
     if len(begun) < 2 or PROCESSES < 2:
-        yield from map(read_part, itertools.repeat(task), itertools.chain(begun, ahead), itertools.count())
+        yield from (read_part(task, part, 0) for part in ahead)
         return
-    # Not forked: a process that has threads must not be.
-    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
-        # The processes begin with the first ranges while the lines of the others are still being counted.
-        asked = [pool.submit(read_part, task, part, number) for number, part in enumerate(itertools.chain(begun, ahead))]
-        try:
-            prepare(task.family)
-            while asked:
-                yield asked.pop(0).result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # or a full disk would be told when all ranges are read
-            raise
+    # A file of lines is written again when they were taken: on a new one of each range the kernel would spend more time than on all
+    # else that is done with lines. One range is being taken, one is done before its turn.
+    places = PROCESSES + 2
+    # After an error nothing more is read, or a full disk would be told when all ranges are.
+    with processes(PROCESSES) as pool:
+        asked = deque(pool.submit(read_part, task, part, place) for place, part in enumerate(itertools.islice(ahead, places)))
+        prepare(task.family)
+        place = 0
+        while asked:
+            yield asked.popleft().result()
+            asked.extend(pool.submit(read_part, task, part, place) for part in itertools.islice(ahead, 1))
+            place = (place + 1) % places
 
 
 @lru_cache(maxsize=1)
 def _sealer(dataset: str, kind: str, folder: Path, mark: int) -> Sealer[Facts]:
     """What is known of rows and their media; kept between ranges."""
     table = read_media(folder)
-    as_found = {
-        uri: (record.sha256, record.width, record.height, record.duration, record.fps, record.n_frames, None)
-        for uri, record in table.items()
-        if record.state == "ok"
-    }
 
     def look(media: tuple[Media, ...]) -> float:
         """Whether media are as they say, and the seconds of the first. Raises RowFault."""
-        if len(media) == 1:
-            item = media[0]
-            if as_found.get(item.uri) == (item.sha256, item.width, item.height, item.duration, item.fps, item.n_frames, item.clip):
-                return item.duration or 0.0
         check_media(media, _known(media, table))
         return (media[0].seconds or 0.0) if media else 0.0
 
-    return Sealer(f"{dataset}/", kind, look, facts_of, facts_of_points)
+    return Sealer(f"{dataset}/", kind, look, facts_of, facts_of_label)
 
 
 @contextmanager
@@ -182,11 +179,13 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def read_part(task: Task, part: Range, number: int) -> Part:
-    """One range: its rows that can be read are written to a file of their own, with the facts that they are judged by."""
+def read_part(task: Task, part: Range, place: int) -> Part:
+    """One range: its rows that can be read, in file number `place` of lines, over what stood there, with the facts that they are
+    judged by."""
     sealer = _sealer(task.dataset, task.context.task, task.media, (task.media / "media.jsonl").stat().st_mtime_ns)
-    out = Part(part, task.dest / f".part-{number:06d}", RowColumns(), [], 0)
-    with _no_collector(), out.lines.open("wb", buffering=1 << 20) as stream:
+    out = Part(part, task.dest / f"{LINES}{place}", RowColumns(), [], 0)
+    out.lines.touch()
+    with _no_collector(), out.lines.open("r+b") as stream:
         _loop(task, part, sealer, stream, out)
     for name in ("branches", "media", "words"):
         place = FACTS.index(name)

@@ -44,20 +44,21 @@ def facts_of(branches: Sequence[Branch], media: Sequence[Media]) -> Facts:
     """Flat facts of what one row says, in the order of FACTS: numbers and booleans, never null."""
     if len(branches) == 1 and len(turns := branches[0].turns) == 1 and len(parts := turns[0].parts) == 1 and len(media) == 1:
         part = parts[0]
-        if type(part) is Points and not media[0].subtitles:
-            return facts_of_points(turns[0].role, part.label, part.points) or _gathered(branches, media)
+        if type(part) is Points and not media[0].subtitles and all(map(_inside, part.points)):
+            return facts_of_label(turns[0].role, part.label) or _gathered(branches, media)
     return _gathered(branches, media)
 
 
-def facts_of_points(role: str, label: str, points: Sequence[Point]) -> Facts | None:
-    """The same of the commonest row by far: one medium without subtitles, one list of points, nothing wrong with it; None where
-    something is."""
+def facts_of_label(role: str, label: str) -> Facts | None:
+    """The same of the commonest row by far: one medium without subtitles, one list of points inside of it, nothing wrong with the
+    label; None where something is."""
     if len(label) > MAX_TEXT or not label.isprintable() or not label.strip():
         return None
-    for point in points:
-        if point.image or not (0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0):
-            return None
     return _plain(role == "assistant", len(label))
+
+
+def _inside(point: Point) -> bool:
+    return not point.image and 0.0 <= point.x <= 1.0 and 0.0 <= point.y <= 1.0
 
 
 @functools.cache

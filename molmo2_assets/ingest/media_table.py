@@ -18,7 +18,7 @@ PUBLISHED_FILE = "published.json"
 """Beside validated rows: sha256 of each proxy → that of its film as published. Absent where there are none."""
 
 
-class MediaRecord(msgspec.Struct, frozen=True, kw_only=True):
+class MediaRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One medium. Facts are None where `state` is not ok; `reason` is then a FaultReason of `training_backend.data.media`.
 
     Of a film with a proxy `sha256` and the facts are the proxy's, but `duration` is the film's; `published` is then the hash of the

@@ -112,7 +112,7 @@ def _examples(
     """Rows that already are examples, by the fast way."""
     import numpy as np
 
-    from molmo2_assets.ingest.canonical import Task, ranges, read_parts
+    from molmo2_assets.ingest.canonical import LINES, Task, ranges, read_parts
 
     for path in files:
         if path.suffix != ".jsonl":
@@ -123,7 +123,7 @@ def _examples(
     def told(part: Part) -> None:
         # Written as if all were kept, while the others are read: what must go is known when all are, and seldom is anything.
         done.append(part)
-        writer.add_rows(part.lines, part.columns, part.range.name, np.ones(len(part.columns), dtype=bool))
+        writer.add_rows(part.lines, part.columns, part.range.name)
         progress.add(part.rows)
 
     try:
@@ -137,9 +137,7 @@ def _examples(
                 writer.discard()
                 return ValidateReport(rows, rows - len(aside), by_reason(aside), "rejected", facts, rejected=True)
             if not all(part.keep.all() for part in done):
-                writer.start_over()
-                for part in done:
-                    writer.add_rows(part.lines, part.columns, part.range.name, part.keep)
+                writer.keep_only(np.concatenate([part.keep for part in done]))
             sketch = Sketch()
             for part in done:
                 sketch.extend({name: values[part.keep] for name, values in part.numbers.items()})
@@ -147,8 +145,8 @@ def _examples(
         assert writer.info is not None
         return _report(dest, rows, aside, facts, sketch, writer.info)
     finally:
-        for part in done:
-            part.lines.unlink(missing_ok=True)
+        for lines in dest.glob(f"{LINES}*"):
+            lines.unlink()
 
 
 def _across(dataset: str, parts: list[Part]) -> None:

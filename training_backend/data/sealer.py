@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -40,9 +40,22 @@ Sealed = tuple[bytes, bytes, float, _F]
 
 _REMEMBERED = 50_000
 """Media, and frames of rows, that a Sealer knows again."""
+_FEW = 8
+"""Lines that are not divided further to find those which are not ours."""
+
+
+class _Inside(Point, frozen=True, kw_only=True):
+    """A point inside the first picture. What is refused here is looked at by itself: the contract judges, not this."""
+
+    x: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+    y: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+    id: int
+    image: Literal[0] = 0
+
+
 _STRINGS = msgspec.json.Decoder(str)
 _SOURCES = msgspec.json.Decoder(Source)
-_POINTS = msgspec.json.Decoder(list[Point])
+_POINTS = msgspec.json.Decoder(list[_Inside])
 _MEDIA = msgspec.json.Decoder(tuple[Media, ...])
 _WIDE, _NARROW = blake2b(digest_size=16), blake2b(digest_size=8)
 
@@ -62,8 +75,8 @@ class Sealer(Generic[_F]):
     """`seal` for many rows of one set and task that were written by `encode_row`.
 
     Belongs to one thread. `look` is asked about media that were not seen before, `facts` about branches and media, and
-    `facts_of_points` about the role, the label and the points of a row that says no more than that about one medium (None: ask
-    `facts`); what they say is given back with every row.
+    `facts_of_label` about the role and the label of a row that says no more than some points of one medium, all inside of it (None:
+    ask `facts`); what they say is given back with every row.
     """
 
     def __init__(
@@ -72,14 +85,14 @@ class Sealer(Generic[_F]):
         task: str,
         look: Callable[[tuple[Media, ...]], float],
         facts: Callable[[tuple[Branch, ...], tuple[Media, ...]], _F],
-        facts_of_points: Callable[[str, str, Sequence[Point]], _F | None],
+        facts_of_label: Callable[[str, str], _F | None],
     ) -> None:
-        self.prefix, self.look, self.facts, self._facts_of_points = prefix, look, facts, facts_of_points
+        self.prefix, self.look, self.facts, self._facts_of_label = prefix, look, facts, facts_of_label
         self._begin = b'{"id":' + ENCODER.encode(prefix)[:-1]
         self._head = b',"schema":' + ENCODER.encode(SCHEMA) + b',"task":' + ENCODER.encode(task) + b',"source":'
         self._framed = framed(SCHEMA.encode()) + framed(task.encode())
         self._media: dict[bytes, tuple[bytes, bytes, float, bool]] = {}
-        self._frames: dict[bytes, _Frame] = {}
+        self._frames: dict[tuple[bytes, bytes], _Frame] = {}
 
     def recall(self, lines: Sequence[bytes | None], source: bytes, first: int) -> list[Sealed[_F] | None]:
         """What `seal` says of each line that says one list of points about one medium, as an earlier one did; None for the others.
@@ -89,49 +102,77 @@ class Sealer(Generic[_F]):
         that of a line that `seal` took; these, its id, source and medium are decoded and encoded again, those of all lines at
         once, which costs a third of doing so line by line. So it is, piece by piece, what `encode_row` writes.
         """
-        head, size = self._head, len(self._head)
+        found: list[Sealed[_F] | None] = [None] * len(lines)
+        self._recall(lines, 0, len(lines), source, first, found)
+        return found
+
+    def _recall(
+        self, lines: Sequence[bytes | None], start: int, stop: int, source: bytes, first: int, found: list[Sealed[_F] | None]
+    ) -> None:
+        head, begins, size = self._head, self._begin, len(self._head)
         media_of, frame_of = self._media.get, self._frames.get
         cuts, ids, sources, branch_ids, labels, points = [], [], [], [], [], []
         unknown: dict[bytes, None] = {}
-        for place, line in enumerate(lines):
+        # Most rows have the medium of the row before, and what stands around their words and points as well.
+        medium = lead = opening = closing = b"\n"
+        frame: _Frame | None = None
+        fresh = False
+        for place in range(start, stop):
+            line = lines[place]
             if line is None:
                 continue
             middle = line.find(head)
             begin = line.find(b',"media":', middle)
-            turn = line.find(b',"branches":[{"id":', begin)
+            if line.startswith(lead, begin):
+                turn = begin + len(medium)
+            else:
+                turn = line.find(b',"branches":[{"id":', begin)
+                medium = line[begin:turn]
+                lead, fresh = medium + b',"branches":[{"id":', True
             style = line.find(b',"style":', turn)
-            label = line.find(b'"label":', style) + 8
-            cut = line.find(b',"points":[', label)
-            end = line.find(b"]", cut) + 1
-            if not 6 < middle < begin < turn < style < label - 8 < cut < end or not line.startswith(self._begin):
+            if frame is not None and line.startswith(opening, style) and line.endswith(closing):
+                label = style + len(opening)
+                cut, end = line.find(b',"points":[', label), len(line) - len(closing)
+            else:
+                label = line.find(b'"label":', style) + 8
+                cut = line.find(b',"points":[', label)
+                end = line.find(b"]", cut) + 1
+                opening, closing = line[style:label], line[end:]
+                frame = frame_of((opening, closing))
+            if frame is None or not 6 < middle < begin < turn < style < label < cut < end or not line.startswith(begins):
                 continue
-            frame = frame_of(line[style:label] + line[end:])
-            if frame is None:
-                continue
-            medium = line[begin:turn]
-            if media_of(medium) is None:
-                unknown[medium] = None
+            if fresh:
+                fresh = False
+                if media_of(medium) is None:
+                    unknown[medium] = None
             cuts.append((place, line, middle + size, begin, turn, style, end, medium, frame))
             ids.append(line[6:middle])
             sources.append(line[middle + size : begin])
             branch_ids.append(line[turn + 19 : style])
             labels.append(line[label:cut])
             points.append(line[cut + 10 : end])
-        found: list[Sealed[_F] | None] = [None] * len(lines)
-        names, spots, said = _read_pieces(_STRINGS, ids), _read_pieces(_POINTS, points), _read_pieces(_STRINGS, labels)
-        if names is None or spots is None or said is None:
-            return found
-        if _read_pieces(_SOURCES, sources) is None or _read_pieces(_STRINGS, branch_ids) is None:
-            return found
+        names, said = _read_pieces(_STRINGS, ids), _read_pieces(_STRINGS, labels)
+        if (
+            names is None
+            or said is None
+            or _read_pieces(_POINTS, points) is None
+            or _read_pieces(_SOURCES, sources) is None
+            or _read_pieces(_STRINGS, branch_ids) is None
+        ):
+            if stop - start > _FEW:
+                half = (start + stop) // 2
+                self._recall(lines, start, half, source, first, found)
+                self._recall(lines, half, stop, source, first, found)
+            return
         if unknown:
             self._meet(list(unknown))
-        facts_of, wide, narrow, framing = self._facts_of_points, _WIDE.copy, _NARROW.copy, length_prefix
-        for cut_up, name, around, called, branch in zip(cuts, names, spots, said, branch_ids, strict=True):
+        facts_of, wide, narrow, framing = self._facts_of_label, _WIDE.copy, _NARROW.copy, length_prefix
+        for cut_up, name, called, branch in zip(cuts, names, said, branch_ids, strict=True):
             place, line, middle, begin, turn, style, end, medium, frame = cut_up
             known = media_of(medium)
             if known is None or not known[3]:
                 continue
-            facts = facts_of(frame.role, called, around)
+            facts = facts_of(frame.role, called)
             if facts is None:
                 continue
             identity, media_digest, shown, _ = known
@@ -145,7 +186,6 @@ class Sealer(Generic[_F]):
             grounding.update(line[style + frame.part : end + 2])
             hashes = b"".join((identifier.digest(), row.digest(), text.digest(), grounding.digest(), media_digest, NO_META))
             found[place] = b"".join((line[:middle], source % (first + place), line[begin:])), hashes, shown, facts
-        return found
 
     def seal(self, example: Example, line: bytes, source: bytes) -> Sealed[_F] | None:
         """The line with `source` (canonical JSON) in its source's place; id_hash, row_hash, text, grounding, media and meta hash
@@ -166,7 +206,7 @@ class Sealer(Generic[_F]):
             style = line.index(b',"style":', turn)
             label = line.index(b'"label":', style) + 8
             end = line.index(b"]", line.index(b',"points":[', label)) + 1
-            key = line[style:label] + line[end:]
+            key = line[style:label], line[end:]
             if key not in self._frames:
                 said = ENCODER.encode(words_and_grounding(example.branches)[0])
                 behind = said[2 + len(ENCODER.encode(example.branches[0].id)) :]
@@ -213,7 +253,7 @@ def _read_pieces(decoder: msgspec.json.Decoder[_T], pieces: list[bytes]) -> list
     A line break stands inside of no canonical JSON. So where the lines of all pieces are what is written of what they say, each
     piece is.
     """
-    lines = b"".join([piece + b"\n" for piece in pieces])
+    lines = b"\n".join((*pieces, b""))
     try:
         found = decoder.decode_lines(lines)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -34,6 +34,8 @@ INDEX_FILE = "data.idx"
 INDEX_SCHEMA = "molmo2-index/1"
 _MAGIC = b"MOLMO2IX"
 _ALIGN = 64
+_BLOCK = 1 << 18
+"""Bytes that are copied at once."""
 _TASK_NUMBER = {name: number for number, name in enumerate(TASKS)}
 
 
@@ -143,35 +145,47 @@ class RowWriter:
         self._write(line + b"\n")
         self._offset += len(line) + 1
 
-    def add_rows(self, lines: Path, columns: RowColumns, file: str, keep: NDArray[np.bool_]) -> None:
-        """Append rows that were written to the file `lines` already, in its order; `columns` index it, all of source file `file`.
-        Rows where `keep` is false are left out."""
+    def add_rows(self, lines: Path, columns: RowColumns, file: str) -> None:
+        """Append rows that were written to the file `lines` already, in its order; `columns` index them, all of source file `file`.
+
+        `lines` may hold more than these rows; what stands behind them is left.
+        """
         number = self._files.setdefault(file, len(self._files))
-        lengths = columns.number("length").astype(np.int64)
-        starts = np.concatenate(([0], np.cumsum(lengths + 1)))
-        runs = [(int(starts[first]), int(starts[after])) for first, after in _runs(keep)]
-        for block in _blocks(lines.open("rb", buffering=0), runs):
+        ends = self._offset + np.cumsum(columns.number("length").astype(np.int64) + 1)
+        size = int(ends[-1]) - self._offset if len(ends) else 0
+        for block in _blocks(lines.open("rb", buffering=0), [(0, size)]):
             self._digest.update(block)
             self._write(block)
-        mine, kept = self._columns, columns if keep.all() else columns.only(keep)
-        offsets = self._offset + np.concatenate(([0], np.cumsum(kept.number("length").astype(np.int64) + 1)))
+        mine = self._columns
         for name in _DIGESTS:
-            mine.digests[name] += kept.digests[name]
+            mine.digests[name] += columns.digests[name]
         for name in ("length", "task", "row"):
-            mine.numbers[name].extend(kept.numbers[name])
-        for name, values in (("offset", offsets[:-1]), ("file", np.full(len(kept), number))):
+            mine.numbers[name].extend(columns.numbers[name])
+        for name, values in (("offset", np.concatenate(([self._offset], ends))[:-1]), ("file", np.full(len(columns), number))):
             column = mine.numbers[name]
             column.frombytes(values.astype(f"u{column.itemsize}").tobytes())
-        self._offset = int(offsets[-1])
+        self._offset += size
 
-    def start_over(self) -> None:
-        """Forget every row so far."""
+    def keep_only(self, keep: NDArray[np.bool_]) -> None:
+        """Leave out the rows so far where `keep` is false; those that stay move together."""
+        starts, lengths = self._columns.number("offset").astype(np.int64), self._columns.number("length").astype(np.int64)
+        runs = [(int(starts[first]), int(starts[after - 1] + lengths[after - 1]) + 1) for first, after in _runs(keep)]
+        self._digest, self._offset = hashlib.sha256(), 0
         try:
+            self._stream.flush()
             self._stream.seek(0)
+            # In place: what is written never passes what was read.
+            for block in _blocks((self.folder / DATA_FILE).open("rb", buffering=0), runs):
+                self._digest.update(block)
+                self._write(block)
+                self._offset += len(block)
             self._stream.truncate()
         except OSError as error:
             raise storage_error(error, self.folder / DATA_FILE) from error
-        self._columns, self._files, self._digest, self._offset = RowColumns(), {}, hashlib.sha256(), 0
+        self._columns = self._columns.only(keep)
+        moved = np.concatenate(([0], np.cumsum(lengths[keep] + 1)))[:-1]
+        offset = self._columns.numbers["offset"] = array(_NUMBERS["offset"])
+        offset.frombytes(moved.astype(f"u{offset.itemsize}").tobytes())
 
     def discard(self) -> None:
         """Leave no store behind."""
@@ -226,7 +240,7 @@ class RowWriter:
 
 def _blocks(stream: io.FileIO, runs: list[tuple[int, int]]) -> Iterator[memoryview]:
     """Bytes [begin, end) of every run, in blocks that hold until the next one is asked for. Closes the file."""
-    buffer = memoryview(bytearray(1 << 18))  # one for all: new memory costs more time than what is read into it
+    buffer = memoryview(bytearray(_BLOCK))  # one for all: new memory costs more time than what is read into it
     with stream:
         for begin, end in runs:
             stream.seek(begin)

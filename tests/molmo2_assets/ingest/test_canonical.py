@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from molmo2_assets.ingest import canonical
 from molmo2_assets.ingest import rows as reading
 from molmo2_assets.ingest.canonical import ranges
-from molmo2_assets.ingest.contracts import facts_of, facts_of_points
+from molmo2_assets.ingest.contracts import facts_of, facts_of_label
 from molmo2_assets.ingest.media_table import MediaRecord, write_media
 from molmo2_assets.ingest.quarantine import read_quarantine
 from molmo2_assets.ingest.validate import validate
@@ -156,12 +156,14 @@ def test_ids_are_unique_and_the_order_of_the_source_decides_nothing(folders: Pat
     assert report.data_version == version
 
 
-def test_a_file_that_is_read_in_processes_gives_the_same_bytes(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = json_lines([row(n) if n % 7 else b"broken" for n in range(400)])
+@pytest.mark.parametrize("pieces", [3, 12])
+def test_a_file_that_is_read_in_processes_gives_the_same_bytes(folders: Path, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    outside = put(*POINTS, "points", 0, "x", to=1.5)
+    written = json_lines([b"broken" if not n % 7 else outside(row(n)) if not n % 11 else row(n) for n in range(400)])
     whole, reasons = run(folders, written)
     data = (folders / "validated" / "data.jsonl").read_bytes()
     index = (folders / "validated" / "data.idx").read_bytes()
-    monkeypatch.setattr(canonical, "RANGE_BYTES", len(written) // 3)
+    monkeypatch.setattr(canonical, "RANGE_BYTES", len(written) // pieces)
     monkeypatch.setattr(canonical, "PROCESSES", 2)
     assert run(folders, written) == (whole, reasons)
     assert (folders / "validated" / "data.jsonl").read_bytes() == data
@@ -224,7 +226,7 @@ def test_a_line_that_is_known_again_has_the_hashes_of_its_example(
     line, hashes = seal(example)
     assert line == encode_row(example)
     looked: list[tuple[Media, ...]] = []
-    sealer = Sealer("", "image_pointing", lambda media: looked.append(media) or 3.0, facts_of, facts_of_points)  # type: ignore[func-returns-value]
+    sealer = Sealer("", "image_pointing", lambda media: looked.append(media) or 3.0, facts_of, facts_of_label)  # type: ignore[func-returns-value]
     for _ in range(2):
         done = sealer.seal(example, line, b'{"file":"b","row":7}')
         assert done is not None
@@ -234,7 +236,7 @@ def test_a_line_that_is_known_again_has_the_hashes_of_its_example(
         assert hash_row(moved).row_hash == hashes.row_hash
         assert done[1] == b"".join(getattr(hashes, name) for name in hashes.__struct_fields__)
         assert done[2:] == (3.0, facts_of(example.branches, example.media))
-        plain = not twice and facts_of_points("assistant", label, ()) is not None
+        plain = not twice and facts_of_label("assistant", label) is not None
         assert sealer.recall([line], b'{"file":"b","row":%d}', 7) == [done if plain else None]
     assert looked == [example.media]
     assert sealer.seal(example, line + b" ", b"{}") is None
@@ -270,12 +272,12 @@ def test_lines_that_are_known_again_are_those_that_this_project_writes(
             example = msgspec.json.decode(line, type=Example)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        alone = Sealer("set/", "image_pointing", lambda media: media[0].width, facts_of, facts_of_points)
+        alone = Sealer("set/", "image_pointing", lambda media: media[0].width, facts_of, facts_of_label)
         if example.task != "image_pointing" or example.schema != "molmo2/1":
             return None
         return alone.seal(example, line, b'{"file":"b","row":%d}' % number)
 
-    sealer = Sealer("set/", "image_pointing", lambda media: media[0].width, facts_of, facts_of_points)
+    sealer = Sealer("set/", "image_pointing", lambda media: media[0].width, facts_of, facts_of_label)
     said: Any = put(*POINTS, "label", to=label)
     for number in range(2):
         first = ours(said(row(number)))
@@ -289,5 +291,5 @@ def test_lines_that_are_known_again_are_those_that_this_project_writes(
     ):
         for one, other in zip(found, wanted, strict=True):
             assert one is None or one == other
-    if facts_of_points("assistant", label, ()) and all(0 <= x <= 1 and not image for x, _, _, image in spots):
+    if facts_of_label("assistant", label) and all(0 <= x <= 1 and not image for x, _, _, image in spots):
         assert None not in found
