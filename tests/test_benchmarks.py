@@ -126,7 +126,7 @@ def test_definitions_observes_and_runs_again_real_sets():
 
 def test_validate_measures_the_real_engine_beside_pydantic():
     pytest.importorskip("pydantic", reason="the peer")
-    report = validate.run(arguments(validate, "--rows", "3000", "--adapter-rows", "400"))
+    report = validate.run(arguments(validate, "--rows", "3000", "--adapter-rows", "400", "--rounds", "2"))
     facts = report.facts
     assert facts["rows_per_s"] > 0
     assert facts["pydantic_rows_per_s"] > 0

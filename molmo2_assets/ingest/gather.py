@@ -34,6 +34,12 @@ _decode = msgspec.msgpack.Decoder(Piece).decode
 _UNJUDGED, _GOOD, _BAD = 0, 1, 2
 
 
+def any_twice(keys: NDArray[np.uint8]) -> bool:
+    """Whether some key may stand twice: sure where not, and seen in a hundredth of the time that comparing takes."""
+    begins = np.sort(np.ascontiguousarray(keys[:, :8]).view(np.uint64).ravel())
+    return bool((begins[1:] == begins[:-1]).any())
+
+
 def contradictions(keys: NDArray[np.uint8], about: NDArray[np.uint8], said: NDArray[np.uint8]) -> dict[int, tuple[str, str]]:
     """Place of every row that contradicts others of its key about their media, or says again what an earlier one said, with the
     reason and a word about it. Arrays are uint8 [n, width], hashes.
@@ -41,9 +47,8 @@ def contradictions(keys: NDArray[np.uint8], about: NDArray[np.uint8], said: NDAr
     Where rows of one key disagree, what most of them say holds, and among equals the one with the smaller hash: never the one that
     happens to come first, so that the order of the source decides nothing.
     """
-    begins = np.sort(np.ascontiguousarray(keys[:, :8]).view(np.uint64).ravel())
-    if not bool((begins[1:] == begins[:-1]).any()):
-        return {}  # no key stands twice, which is seen in a hundredth of the time
+    if not any_twice(keys):
+        return {}
     import duckdb
     import pyarrow as pa
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from molmo2_assets.ingest.adapters import Adapter, Context, Piece, adapter_of, canonical
 from molmo2_assets.ingest.contracts import Facts, facts_of
-from molmo2_assets.ingest.gather import Gathered, Sketch, contradictions
+from molmo2_assets.ingest.gather import Gathered, Sketch, any_twice, contradictions
 from molmo2_assets.ingest.media_table import MediaRecord, read_media, write_published
 from molmo2_assets.ingest.quarantine import Quarantined, by_reason, write_quarantine
 from molmo2_assets.ingest.reasons import LEFT_OUT, RowFault
@@ -98,9 +100,9 @@ def _report(
     dest: Path, rows: int, aside: list[Quarantined], facts: dict[str, Any], sketch: Sketch, info: StoreInfo
 ) -> ValidateReport:
     store = RowStore(dest)
-    written = store.column("offset").argsort()
-    step = max(1, len(store) // _SAMPLES)
-    samples = [store.example(int(number)).id for number in written[::step][:_SAMPLES]]
+    offsets = store.column("offset")
+    chosen = np.sort(offsets)[:: max(1, len(store) // _SAMPLES)][:_SAMPLES]  # in the order in which they were written
+    samples = [store.example(int(np.flatnonzero(offsets == offset)[0])).id for offset in chosen]
     (dest / SAMPLES_FILE).write_bytes(msgspec.json.encode(samples))
     facts = {**facts, **sketch.facts(), "tasks": info.tasks}
     return ValidateReport(rows, rows - len(aside), by_reason(aside), info.data_version, facts, rejected=False, examples=info.rows)
@@ -110,8 +112,6 @@ def _examples(
     spec: DatasetSpec, context: Context, files: list[Path], raw: Path, media: Path, dest: Path, progress: Progress
 ) -> ValidateReport:
     """Rows that already are examples, by the fast way."""
-    import numpy as np
-
     from molmo2_assets.ingest.canonical import LINES, Task, ranges, read_parts
 
     for path in files:
@@ -151,15 +151,15 @@ def _examples(
 
 def _across(dataset: str, parts: list[Part]) -> None:
     """Set aside what contradicts other rows of its id, or says again what one said."""
-    import numpy as np
-
     from molmo2_assets.ingest.canonical import quarantined
 
-    if not parts:
+    def kept(column: str) -> NDArray[np.uint8]:
+        found = ((part.columns.digest(column), part.keep) for part in parts)
+        return np.concatenate([values if keep.all() else values[keep] for values, keep in found])
+
+    if not parts or not any_twice(keys := kept("id_hash")):
         return
-    keys = [part.columns.digest("id_hash")[part.keep] for part in parts]
-    said = [part.columns.digest("row_hash")[part.keep] for part in parts]
-    reasons = contradictions(np.concatenate(keys), np.concatenate(said), np.concatenate(said))
+    reasons = contradictions(keys, said := kept("row_hash"), said)
     places = [np.flatnonzero(part.keep) for part in parts]
     starts = np.cumsum([0, *map(len, places)])
     for place, (reason, detail) in reasons.items():
