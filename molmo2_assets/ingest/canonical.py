@@ -59,23 +59,29 @@ class Range:
 
 @dataclass
 class Part:
-    """What became of a range. `lines`: the rows that could be read, one after the other, until another range is written over them;
-    `columns` index them, `offset` is where each began in the raw file; `numbers` are what the sketch is made of (branches, media,
-    seconds, words).
+    """What became of a range. `lines` are the rows that could be read, one after the other, until another range is written over
+    them; `columns` index them. Whoever takes the lines takes the columns too: what is left is about twenty bytes of each row.
 
-    `facts` are the different ones among them and `said` is which of these each row has, until the contract has judged them; `keep`
-    is then true for the rows that it passes.
+    `starts` and `numbers` say where each row began in the raw file and which it was. `facts` are the different ones among them,
+    until the contract has judged them, and `said` is which of these each row has; `keep` is then true for the rows that it passes.
+    `figures` are what the sketch is made of: seconds of each row, and branches, media and words of each of the different facts.
     """
 
     range: Range
     lines: Path
-    columns: RowColumns
-    aside: list[Quarantined]
-    rows: int
-    numbers: dict[str, NDArray[Any]] = field(default_factory=dict)
+    columns: RowColumns = field(default_factory=RowColumns)
+    aside: list[Quarantined] = field(default_factory=list)
+    rows: int = 0
+    starts: array[int] = field(default_factory=lambda: array("Q"))
+    numbers: array[int] = field(default_factory=lambda: array("L"))
     facts: list[Facts] = field(default_factory=list)
     said: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     keep: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    figures: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def sketch(self) -> dict[str, NDArray[Any]]:
+        """The figures of every row that is kept."""
+        return {name: (values if name == "seconds" else values[self.said])[self.keep] for name, values in self.figures.items()}
 
 
 @dataclass(frozen=True)
@@ -183,13 +189,13 @@ def read_part(task: Task, part: Range, place: int) -> Part:
     """One range: its rows that can be read, in file number `place` of lines, over what stood there, with the facts that they are
     judged by."""
     sealer = _sealer(task.dataset, task.context.task, task.media, (task.media / "media.jsonl").stat().st_mtime_ns)
-    out = Part(part, task.dest / f"{LINES}{place}", RowColumns(), [], 0)
+    out = Part(part, task.dest / f"{LINES}{place}")
     out.lines.touch()
     with _no_collector(), out.lines.open("r+b") as stream:
         _loop(task, part, sealer, stream, out)
     for name in ("branches", "media", "words"):
-        place = FACTS.index(name)
-        out.numbers[name] = np.array([facts[place] for facts in out.facts], dtype=np.uint32)[out.said]
+        column = FACTS.index(name)
+        out.figures[name] = np.array([facts[column] for facts in out.facts], dtype=np.uint32)
     return out
 
 
@@ -225,8 +231,9 @@ def _loop(task: Task, part: Range, sealer: Sealer[Facts], stream: BinaryIO, out:
             stream.write(b"\n".join((*sealed, b"")))
     out.rows = len(rows) + len(out.aside)
     out.columns.extend(hashes, offsets, lengths, kind, rows)
-    out.numbers["seconds"] = np.array(seconds)
+    out.starts, out.numbers = offsets, rows
     out.facts, out.said = list(facts), np.array(said, dtype=np.uint32)
+    out.figures["seconds"] = np.array(seconds)
 
 
 def _line(line: bytes | None, size: int, sealer: Sealer[Facts], kind: str, source: bytes, file: str, number: int) -> Sealed[Facts]:
@@ -287,14 +294,18 @@ def _aside(task: Task, part: Range, fault: RowFault, number: int, start: int, si
     )  # fmt: skip
 
 
-def quarantined(task_dataset: str, path: Path, name: str, row: int, start: int, fault: RowFault, stage: Any) -> Quarantined:
-    """A row that was kept by its loop and is set aside afterwards: read once more, from where it stands."""
-    with path.open("rb") as stream:
+def set_aside(dataset: str, part: Part, place: int, fault: RowFault, stage: Any) -> None:
+    """Row number `place` of those that were kept by their loop, found out afterwards: it is read once more."""
+    part.keep[place] = False
+    raw, start = part.range, part.starts[place]
+    with raw.path.open("rb") as stream:
         stream.seek(start)
         line = stream.readline()
-    return Quarantined(
-        dataset=task_dataset, file=name, row=row, stage=stage, reason=fault.reason, field=fault.field, detail=fault.detail[:200],
-        byte_offset=start, byte_length=len(line), preview=preview(reading.parse_line(line)),
+    part.aside.append(
+        Quarantined(
+            dataset=dataset, file=raw.name, row=part.numbers[place], stage=stage, reason=fault.reason, field=fault.field,
+            detail=fault.detail[:200], byte_offset=start, byte_length=len(line), preview=preview(reading.parse_line(line)),
+        )
     )  # fmt: skip
 
 
@@ -305,11 +316,8 @@ def _judge(task: Task, parts: list[Part]) -> None:
     for part in parts:
         bad = {place: item for place, item in enumerate(found[begin : begin + len(part.facts)]) if item is not None}
         begin += len(part.facts)
-        part.keep = ~np.isin(part.said, list(bad))
-        offsets, numbers = part.columns.numbers["offset"], part.columns.numbers["row"]
-        for row in np.flatnonzero(~part.keep).tolist():
+        part.keep = np.ones(len(part.said), dtype=bool)
+        for row in np.flatnonzero(np.isin(part.said, list(bad))).tolist():
             (reason, name), facts = bad[int(part.said[row])], part.facts[int(part.said[row])]
-            fault = RowFault(reason, name, str(facts[FACTS.index(name)]))
-            raw = part.range
-            part.aside.append(quarantined(task.dataset, raw.path, raw.name, numbers[row], offsets[row], fault, "contract"))
-        part.facts, part.said = [], np.empty(0, np.uint32)
+            set_aside(task.dataset, part, row, RowFault(reason, name, str(facts[FACTS.index(name)])), "contract")
+        part.facts = []

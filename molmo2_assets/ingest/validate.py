@@ -85,7 +85,7 @@ def _publish(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined],
             writer.add(example)
             sketch.add(example)
     assert writer.info is not None
-    return _report(dest, rows, aside, facts, sketch, writer.info)
+    return _report(dest, rows, aside, facts | sketch.facts(), writer.info)
 
 
 def _verdict(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined]) -> tuple[dict[str, Any], bool]:
@@ -96,15 +96,13 @@ def _verdict(spec: DatasetSpec, dest: Path, rows: int, aside: list[Quarantined])
     return {"bad_fraction": round(share, 6), "max_bad_fraction": spec.max_bad_fraction}, share > spec.max_bad_fraction
 
 
-def _report(
-    dest: Path, rows: int, aside: list[Quarantined], facts: dict[str, Any], sketch: Sketch, info: StoreInfo
-) -> ValidateReport:
+def _report(dest: Path, rows: int, aside: list[Quarantined], facts: dict[str, Any], info: StoreInfo) -> ValidateReport:
     store = RowStore(dest)
     offsets = store.column("offset")
     chosen = np.sort(offsets)[:: max(1, len(store) // _SAMPLES)][:_SAMPLES]  # in the order in which they were written
     samples = [store.example(int(np.flatnonzero(offsets == offset)[0])).id for offset in chosen]
     (dest / SAMPLES_FILE).write_bytes(msgspec.json.encode(samples))
-    facts = {**facts, **sketch.facts(), "tasks": info.tasks}
+    facts = {**facts, "tasks": info.tasks}
     return ValidateReport(rows, rows - len(aside), by_reason(aside), info.data_version, facts, rejected=False, examples=info.rows)
 
 
@@ -124,12 +122,13 @@ def _examples(
         # Written as if all were kept, while the others are read: what must go is known when all are, and seldom is anything.
         done.append(part)
         writer.add_rows(part.lines, part.columns, part.range.name)
+        part.columns = RowColumns()
         progress.add(part.rows)
 
     try:
         with RowWriter(dest) as writer:
             read_parts(Task(spec.name, context, spec.family, media, dest), parts, told)
-            _across(spec.name, done)
+            _across(spec.name, done, writer)
             aside = [item for part in done for item in part.aside]
             rows = sum(part.rows for part in done)
             facts, rejected = _verdict(spec, dest, rows, aside)
@@ -139,36 +138,34 @@ def _examples(
             if not all(part.keep.all() for part in done):
                 writer.keep_only(np.concatenate([part.keep for part in done]))
             sketch = Sketch()
-            for part in done:
-                sketch.extend({name: values[part.keep] for name, values in part.numbers.items()})
-                part.columns = RowColumns()  # the writer has them
+            while done:
+                sketch.extend(done.pop(0).sketch())
+            facts |= sketch.facts()
+            del sketch  # before the index is written, which takes the most memory
         assert writer.info is not None
-        return _report(dest, rows, aside, facts, sketch, writer.info)
+        return _report(dest, rows, aside, facts, writer.info)
     finally:
         for lines in dest.glob(f"{LINES}*"):
             lines.unlink()
 
 
-def _across(dataset: str, parts: list[Part]) -> None:
-    """Set aside what contradicts other rows of its id, or says again what one said."""
-    from molmo2_assets.ingest.canonical import quarantined
+def _across(dataset: str, parts: list[Part], writer: RowWriter) -> None:
+    """Set aside what contradicts other rows of its id, or says again what one said. `writer` has the rows of all parts."""
+    from molmo2_assets.ingest.canonical import set_aside
+
+    keep = np.concatenate([np.empty(0, bool), *(part.keep for part in parts)])
 
     def kept(column: str) -> NDArray[np.uint8]:
-        found = ((part.columns.digest(column), part.keep) for part in parts)
-        return np.concatenate([values if keep.all() else values[keep] for values, keep in found])
+        values = writer.digest(column)
+        return values if keep.all() else values[keep]
 
-    if not parts or not any_twice(keys := kept("id_hash")):
+    if not any_twice(keys := kept("id_hash")):
         return
     reasons = contradictions(keys, said := kept("row_hash"), said)
-    places = [np.flatnonzero(part.keep) for part in parts]
-    starts = np.cumsum([0, *map(len, places)])
+    rows, starts = np.flatnonzero(keep), np.cumsum([0, *(len(part.keep) for part in parts)])
     for place, (reason, detail) in reasons.items():
-        number = int(np.searchsorted(starts, place, side="right")) - 1
-        part, inside = parts[number], int(places[number][place - starts[number]])
-        part.keep[inside] = False
-        row, start = part.columns.numbers["row"][inside], part.columns.numbers["offset"][inside]
-        fault = RowFault(reason, "id", detail)
-        part.aside.append(quarantined(dataset, part.range.path, part.range.name, row, start, fault, "cross"))
+        number = int(np.searchsorted(starts, rows[place], side="right")) - 1
+        set_aside(dataset, parts[number], int(rows[place] - starts[number]), RowFault(reason, "id", detail), "cross")
 
 
 class Sink(Protocol):

@@ -166,6 +166,10 @@ class RowWriter:
             column.frombytes(values.astype(f"u{column.itemsize}").tobytes())
         self._offset += size
 
+    def digest(self, name: str) -> NDArray[np.uint8]:
+        """uint8 [n, width] of one column of hashes of the rows so far."""
+        return self._columns.digest(name)
+
     def keep_only(self, keep: NDArray[np.bool_]) -> None:
         """Leave out the rows so far where `keep` is false; those that stay move together."""
         starts, lengths = self._columns.number("offset").astype(np.int64), self._columns.number("length").astype(np.int64)
@@ -210,10 +214,11 @@ class RowWriter:
     def _write_index(self) -> None:
         columns = self._columns
         rows = len(columns)
-        ids = columns.digest("id_hash")
-        order = _order(ids)
-        ordered = _taken(ids, order)
-        if rows and bool((ordered[1:] == ordered[:-1]).all(axis=1).any()):
+        order = _order(columns.digest("id_hash"))
+        ordered = _taken(columns.digest("id_hash"), order)
+        twice = rows and bool((ordered[1:] == ordered[:-1]).all(axis=1).any())
+        del ordered  # of the size of all that is held at a time
+        if twice:
             raise StoreError(f"{self.folder / DATA_FILE}: two rows have the same id; ids must be unique within a set.")
         counts = np.bincount(columns.number("task"), minlength=len(TASKS))
         version = content_version(columns.digests["row_hash"])
@@ -254,11 +259,15 @@ def _blocks(stream: io.FileIO, runs: list[tuple[int, int]]) -> Iterator[memoryvi
 
 def _order(ids: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Places of ids of 16 bytes in the order of their bytes. Half of them tells almost all apart, and sorts faster as a number."""
-    halves = ids.view(">u8").astype(np.uint64)
-    order = np.argsort(halves[:, 0], kind="stable")
-    begins = halves[order, 0]
+
+    def half(number: int) -> NDArray[np.uint64]:
+        return ids.view(">u8")[:, number].astype(np.uint64)
+
+    begins = half(0)
+    order = np.argsort(begins, kind="stable")
+    begins = begins[order]
     if bool((begins[1:] == begins[:-1]).any()):
-        return np.lexsort((halves[:, 1], halves[:, 0]))
+        return np.lexsort((half(1), half(0)))
     return order
 
 
