@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from numpy.typing import NDArray
 
 from molmo2_assets.sources.generated.seeds import keyed
 from molmo2_assets.sources.outcome import SourceError
+from training_backend.pool import processes, processors
 
 MEDIA_FOLDER = "media"
 URL_ROOT = "https://shapes.invalid/"
+MANY_FILMS = 300
+"""From here on several processes make them: they take half a second to begin."""
+MOST_PROCESSES = 4
 Row = dict[str, Any]
 
 
@@ -67,7 +72,11 @@ class MediaFolder:
     def __init__(self, dest: Path, params: Params) -> None:
         self.folder = dest / MEDIA_FOLDER
         self.stem = f"{params.name}-{params.seed}"
-        self.files = 0
+
+    @property
+    def files(self) -> int:
+        """How many there are."""
+        return sum(1 for _ in self.folder.iterdir()) if self.folder.is_dir() else 0
 
     def name(self, number: int, part: int | None = None) -> str:
         """Name without suffix of the picture or film of something; no other set or seed uses it."""
@@ -81,7 +90,6 @@ class MediaFolder:
     def add(self, file: str, data: bytes) -> None:
         """Write a file."""
         self.path(file).write_bytes(data)
-        self.files += 1
 
     def add_image(self, name: str, pixels: NDArray[np.uint8]) -> tuple[str, str]:
         """Write a picture as PNG; returns its URL and the sha256 of its bytes."""
@@ -94,7 +102,16 @@ class MediaFolder:
         from molmo2_assets.sources.generated.video import write_h264
 
         write_h264(self.path(f"{name}.mp4"), frames, fps)
-        self.files += 1
+
+
+def film_rows(make: Callable[[Params, MediaFolder, int], list[Row]], params: Params, media: MediaFolder, count: int) -> list[Row]:
+    """The rows of film number 0, 1, … `count` - 1, made in several processes where there are many. `make` is a function of a module
+    and looks at nothing but the number."""
+    if count < MANY_FILMS or processors() < 2:
+        return [row for number in range(count) for row in make(params, media, number)]
+    with processes(min(processors(), MOST_PROCESSES)) as pool:
+        found = pool.map(make, repeat(params), repeat(media), range(count), chunksize=10)
+        return [row for rows in found for row in rows]
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

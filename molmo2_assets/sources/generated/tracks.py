@@ -14,7 +14,7 @@ from typing import Any
 
 from molmo2_assets.sources.generated import faults, rle
 from molmo2_assets.sources.generated.clips import FPS, GRID, OCCLUDED, SEEN, Clip, Mover, Path, clip_with
-from molmo2_assets.sources.generated.content import MediaFolder, Params, Row
+from molmo2_assets.sources.generated.content import MediaFolder, Params, Row, film_rows
 from molmo2_assets.sources.generated.scenes import draw_pair
 from molmo2_assets.sources.generated.seeds import balanced
 from molmo2_assets.sources.generated.shapes import COLOURS, Label, Look
@@ -89,39 +89,40 @@ def build_tracks(params: Params, media: MediaFolder) -> list[Row]:
     Beside the table `masks/<clip>.json` holds, as the released loaders cache them, {object id: [mask or null per frame]},
     with masks on the half-second grid only.
     """
+    return film_rows(_tracks_of, params, media, -(-params.n // LABELS_PER_CLIP))[: params.n]
+
+
+def _tracks_of(params: Params, media: MediaFolder, number: int) -> list[Row]:
     rows: list[Row] = []
-    for number in range(-(-params.n // LABELS_PER_CLIP)):
-        clip, labels = track_clip(params, number)
-        video = film(media, number, clip)
-        _write_masks(media, video, clip)
-        for turn, label in enumerate(labels):
-            rate = 1 if (2 * number + turn) % 4 else 2  # another film teaches more than twice as many points of this one
-            objects = clip.matching(label)
-            moments = []
-            for frame in range(0, clip.frames, FPS // rate):
-                samples = [(index, sample(clip, index, frame)) for index in objects]
-                points = [
-                    {"id": index, "point": list(found[0]), "occluded": found[1]} for index, found in samples if found is not None
-                ]
-                moments.append({"frame": frame, "time": frame / FPS, "points": points})
-            rows.append(
-                {
-                    "id": f"{video}_{turn}",
-                    "video": video,
-                    "clip": video,
-                    "video_dataset": "shapes",
-                    "expression": expression(label, len(objects)),
-                    "fps": FPS,
-                    "sampling_fps": rate,
-                    "width": clip.side,
-                    "height": clip.side,
-                    "mask_id": [str(index) for index in objects],
-                    "start_frame": 0,
-                    "end_frame": clip.frames - 1,
-                    "frame_trajectories": moments,
-                }
-            )
-    return rows[: params.n]
+    clip, labels = track_clip(params, number)
+    video = film(media, number, clip)
+    _write_masks(media, video, clip)
+    for turn, label in enumerate(labels):
+        rate = 1 if (2 * number + turn) % 4 else 2  # another film teaches more than twice as many points of this one
+        objects = clip.matching(label)
+        moments = []
+        for frame in range(0, clip.frames, FPS // rate):
+            samples = [(index, sample(clip, index, frame)) for index in objects]
+            points = [{"id": index, "point": list(found[0]), "occluded": found[1]} for index, found in samples if found is not None]
+            moments.append({"frame": frame, "time": frame / FPS, "points": points})
+        rows.append(
+            {
+                "id": f"{video}_{turn}",
+                "video": video,
+                "clip": video,
+                "video_dataset": "shapes",
+                "expression": expression(label, len(objects)),
+                "fps": FPS,
+                "sampling_fps": rate,
+                "width": clip.side,
+                "height": clip.side,
+                "mask_id": [str(index) for index in objects],
+                "start_frame": 0,
+                "end_frame": clip.frames - 1,
+                "frame_trajectories": moments,
+            }
+        )
+    return rows
 
 
 def _write_masks(media: MediaFolder, video: str, clip: Clip) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from molmo2_assets.sources.generated import faults, rle
 from molmo2_assets.sources.generated.clips import FPS, GRID, Clip, clip_with
-from molmo2_assets.sources.generated.content import MediaFolder, Params, Row
+from molmo2_assets.sources.generated.content import MediaFolder, Params, Row, film_rows
 from molmo2_assets.sources.generated.images import percent
 from molmo2_assets.sources.generated.scenes import draw_pair
 from molmo2_assets.sources.generated.seeds import balanced
@@ -65,33 +65,36 @@ def build_points(params: Params, media: MediaFolder) -> list[Row]:
 
     Times are those of the file, also where the row names a clip in it.
     """
+    return film_rows(_points_of, params, media, -(-params.n // LABELS_PER_CLIP))[: params.n]
+
+
+def _points_of(params: Params, media: MediaFolder, number: int) -> list[Row]:
     rows: list[Row] = []
-    for number in range(-(-params.n // LABELS_PER_CLIP)):
-        clip, labels, window = points_clip(params, number)
-        video = film(media, number, clip)
-        start, end = window or (0.0, clip.seconds)
-        for label in labels:
-            found = timed_points(clip, label, start, end)
-            times = sorted({time for time, _, _ in found})
-            rows.append(
-                {
-                    "video_id": video,
-                    "video_source": "generated",
-                    "video_duration": clip.seconds,
-                    "label": label.plural,
-                    "question": f"How many {label.plural} are there in the video?",
-                    "category": "object",
-                    "count": len(found),
-                    "points": [[percent(point, clip.side) for when, _, point in found if when == time] for time in times],
-                    "raw_timestamps": times,
-                    "raw_frames": [round(time * FPS) for time in times],
-                    "two_fps_timestamps": times,
-                    "clip_start": window[0] if window else None,
-                    "clip_end": window[1] if window else None,
-                    "annotator_unsure": False,
-                }
-            )
-    return rows[: params.n]
+    clip, labels, window = points_clip(params, number)
+    video = film(media, number, clip)
+    start, end = window or (0.0, clip.seconds)
+    for label in labels:
+        found = timed_points(clip, label, start, end)
+        times = sorted({time for time, _, _ in found})
+        rows.append(
+            {
+                "video_id": video,
+                "video_source": "generated",
+                "video_duration": clip.seconds,
+                "label": label.plural,
+                "question": f"How many {label.plural} are there in the video?",
+                "category": "object",
+                "count": len(found),
+                "points": [[percent(point, clip.side) for when, _, point in found if when == time] for time in times],
+                "raw_timestamps": times,
+                "raw_frames": [round(time * FPS) for time in times],
+                "two_fps_timestamps": times,
+                "clip_start": window[0] if window else None,
+                "clip_end": window[1] if window else None,
+                "annotator_unsure": False,
+            }
+        )
+    return rows
 
 
 def build_points_eval(params: Params, media: MediaFolder) -> list[Row]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from molmo2_assets.sources.generated import GENERATORS, generate, planned_faults, resolve
+from molmo2_assets.sources.generated import GENERATORS, content, generate, planned_faults, resolve
 from molmo2_assets.sources.outcome import SourceError
 from tests.support.published_sets import SIDE, SMALL, Sets, film, rows_of
 
@@ -30,19 +30,27 @@ def test_rows_are_as_many_as_asked_and_all_media_decode(whole_sets: Sets, name: 
             assert 24 <= len(frames) <= 48
 
 
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()
+    }
+
+
 @pytest.mark.parametrize("name", ["shapes_points", "charts_qa", "clips_track", "tiny_text"])
 def test_equal_parameters_give_equal_bytes_and_other_seeds_other_ones(whole_sets: Sets, tmp_path: Path, name: str) -> None:
-    def hashes(folder: Path) -> dict[str, str]:
-        return {
-            path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-
     generate(name, {"n": SMALL, "faults": 0.0}, tmp_path / "again", lambda line: None)
     generate(name, {"n": SMALL, "faults": 0.0, "seed": 5}, tmp_path / "other", lambda line: None)
     assert hashes(tmp_path / "again") == hashes(whole_sets[name])
     assert not set(hashes(tmp_path / "other").values()) & set(hashes(whole_sets[name]).values())
+
+
+@pytest.mark.parametrize("name", ["clips_points", "clips_track"])
+def test_processes_make_what_one_makes(whole_sets: Sets, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "MANY_FILMS", 1)
+    monkeypatch.setattr(content, "processors", lambda: 2)
+    made = generate(name, {"n": SMALL, "faults": 0.0}, tmp_path, lambda line: None)
+    assert hashes(tmp_path) == hashes(whole_sets[name])
+    assert made.facts["media_files"] == len(list((tmp_path / "media").iterdir()))
 
 
 @pytest.mark.parametrize("name", ["shapes_count", "clips_qa"])
