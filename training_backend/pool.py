@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,13 +27,18 @@ def processes(count: int, prepare: Callable[..., None] | None = None, *arguments
     not begun never does.
 
     They are spawned, because a process that has threads must not be forked. They end when this process does, however it ends,
-    and leave Ctrl-C to it.
+    and leave Ctrl-C to it. Raises RuntimeError where one of them was ended from outside.
     """
     with ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(prepare, arguments)
     ) as pool:
         try:
             yield pool
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {count} processes that this one had started was ended from outside, perhaps because memory ran out; "
+                "close what else takes memory and run again."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

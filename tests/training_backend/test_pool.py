@@ -45,6 +45,15 @@ def test_after_an_error_what_has_not_begun_never_does(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) < 20
 
 
+def test_a_process_that_was_ended_is_told_in_words() -> None:
+    def ask() -> None:
+        with processes(1) as pool:
+            pool.submit(os.abort).result()
+
+    with pytest.raises(RuntimeError, match="ended from outside"):
+        ask()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_with_their_parent(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "asks.py"
