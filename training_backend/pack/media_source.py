@@ -19,7 +19,7 @@ from training_backend.data.media import DEFAULT_LIMITS, Limits, MediaCache, read
 from training_backend.data.video import VideoReader
 from training_backend.encode.images import Resizer
 
-MEMORY = 256 << 20
+MEMORY = 768 << 20
 """Bytes of decoded pixels that are kept."""
 
 
