@@ -36,8 +36,8 @@ def processes(count: int, prepare: Callable[..., None] | None = None, *arguments
             yield pool
         except BrokenProcessPool as error:
             raise RuntimeError(
-                f"one of {count} processes that this one had started was ended from outside, perhaps because memory ran out; "
-                "close what else takes memory and run again."
+                f"one of {count} processes that this one had started could not begin, or was ended from outside, perhaps because "
+                "memory ran out; close what else takes memory and run again."
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

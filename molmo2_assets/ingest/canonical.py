@@ -12,8 +12,8 @@ import gc
 import itertools
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -130,16 +130,17 @@ def read_parts(task: Task, parts: Iterable[Range], told: Callable[[Part], None])
     of a range.
     """
     waiting: list[Part] = []
-    for part in _read(task, parts):
-        waiting.append(part)
-        told(part)
-        if sum(len(one.facts) for one in waiting) >= BATCH:
-            _judge(task, waiting)
-            waiting = []
+    with closing(_read(task, parts)) as read:  # where `told` fails, the processes have ended before anybody cleans up after them
+        for part in read:
+            waiting.append(part)
+            told(part)
+            if sum(len(one.facts) for one in waiting) >= BATCH:
+                _judge(task, waiting)
+                waiting = []
     _judge(task, waiting)
 
 
-def _read(task: Task, parts: Iterable[Range]) -> Iterator[Part]:
+def _read(task: Task, parts: Iterable[Range]) -> Generator[Part, None, None]:
     ahead = iter(parts)
     begun = list(itertools.islice(ahead, 2))
     ahead = itertools.chain(begun, ahead)

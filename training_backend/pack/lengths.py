@@ -80,6 +80,11 @@ def length_table(store: RowStore, preprocessor: Preprocessor) -> tuple[Lengths, 
     return joined(store, preprocessor, [measure(store, preprocessor, range(len(store)))])
 
 
+def pieces(store: RowStore, size: int) -> list[range]:
+    """All rows of a store, `size` at a time; an empty store is one piece without rows."""
+    return [range(start, min(start + size, len(store))) for start in range(0, max(1, len(store)), size)]
+
+
 def measure(store: RowStore, preprocessor: Preprocessor, rows: range) -> Measured:
     """The table of some rows. Raises OversizedError naming the row where the recipe refuses what does not fit."""
     shape = (len(rows), VARIANTS)

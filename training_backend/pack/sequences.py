@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from training_backend.encode.draws import VARIANTS, Draws, variant_of
 from training_backend.encode.preprocessor import Preprocessor
 from training_backend.encode.tokens import EXTRA_TOKENS, Tokenizer
 from training_backend.pack.batch import Batch
-from training_backend.pack.lengths import Lengths, Measured, joined, measure
+from training_backend.pack.lengths import Lengths, Measured, joined, measure, pieces
 from training_backend.pack.loader import PackLoader, Place
 from training_backend.pack.media_source import CachedMedia
 from training_backend.pack.plan import PLANNER_VERSIONS, binding_fill, lower_bound
@@ -45,6 +46,8 @@ ROWS = 1000
 """Rows that a process measures at a time."""
 MANY_ROWS = 4 * ROWS
 """Rows of all datasets from which on several processes measure: they take half a second to begin."""
+MOST_PROCESSES = 16
+"""Each holds a tokenizer and an encoder."""
 REPORT_POSITIONS = 4096
 """The report looks at whole windows, at least this many positions."""
 
@@ -133,20 +136,20 @@ def _measured(
     spec: RunSpec, settings: Settings, stores: dict[str, RowStore], worker: Preprocessor, log: Callable[[str], None]
 ) -> Iterator[tuple[str, list[Measured]]]:
     """Every store's rows, measured, in processes where there are enough of them."""
-    pieces = [(name, range(at, min(at + ROWS, len(store)))) for name, store in stores.items() for at in range(0, len(store), ROWS)]
+    asked = [(name, rows) for name, store in stores.items() for rows in pieces(store, ROWS)]
     with ExitStack() as open_:
         if sum(map(len, stores.values())) < MANY_ROWS or processors() < 2:
-            found: Iterator[Measured] = (measure(stores[name], worker, rows) for name, rows in pieces)
+            found: Iterator[Measured] = (measure(stores[name], worker, rows) for name, rows in asked)
         else:
-            pool = open_.enter_context(processes(min(processors(), len(pieces)), _open_stores, encode_spec(spec)))
-            found = pool.map(_measure, *zip(*pieces, strict=True))
+            pool = open_.enter_context(processes(min(MOST_PROCESSES, processors()), _open_stores, encode_spec(spec)))
+            found = pool.map(_measure, *zip(*asked, strict=True))
         spoke = time.monotonic()
-        for name, store in stores.items():
+        for name, group in groupby(zip(asked, found, strict=True), lambda pair: pair[0][0]):
             parts: list[Measured] = []
-            for at in range(0, len(store), ROWS):
-                parts.append(next(found))
+            for (_, rows), part in group:
+                parts.append(part)
                 if time.monotonic() - spoke > LOG_SECONDS:
-                    log(f"{name}: {at + len(parts[-1].table)} of {len(store)} rows measured")
+                    log(f"{name}: {rows.stop} of {len(stores[name])} rows measured")
                     spoke = time.monotonic()
             yield name, parts
 

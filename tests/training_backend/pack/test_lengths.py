@@ -14,7 +14,7 @@ from training_backend.encode.draws import VARIANTS
 from training_backend.encode.preprocessor import OversizedError, Preprocessor
 from training_backend.encode.tokens import Tokenizer
 from training_backend.pack.batch import Encoded
-from training_backend.pack.lengths import LengthError, Lengths, length_table, realisations
+from training_backend.pack.lengths import LengthError, Lengths, joined, length_table, measure, pieces, realisations
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,18 @@ def test_the_table_is_what_encoding_makes(tmp_path: Path, tokenizer: Tokenizer) 
     assert reasons["no_branch_fits"] == 1
     assert table.left_out.all(axis=1).sum() == 1
     assert (np.ptp(table.tokens, axis=1) > 0).any(), "questions differ in length"
+
+
+def test_a_store_in_pieces_or_without_rows_has_its_table(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    made = Preprocessor(recipe(), EVERY_RULE, tokenizer, 150, 6)
+    for count in (0, 1, 5, 10):
+        store = store_at(tmp_path / str(count), many(count))
+        whole, reasons = length_table(store, made)
+        parts = [measure(store, made, rows) for rows in pieces(store, 4)]
+        table, again = joined(store, made, parts)
+        assert (len(table), reasons) == (count, again)
+        for name in Lengths.__slots__:
+            np.testing.assert_array_equal(getattr(table, name), getattr(whole, name))
 
 
 def test_a_table_of_other_arithmetic_than_the_encoders_is_an_error(
