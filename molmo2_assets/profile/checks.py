@@ -297,6 +297,8 @@ def _check_tokenizer(parts: Parts, site: Site) -> None:
         return
     if tokenizer.kind == "pretrained" and not tokenizer.repo:
         site.add("a pretrained tokenizer needs its repo", "tokenizer")
+    if tokenizer.kind == "pretrained" and tokenizer.numbers != "digits":
+        site.add("a pretrained tokenizer has its own way with numbers: write `numbers: digits`", "tokenizer", "numbers")
     if tokenizer.kind == "train" and not parts.texts:
         site.add("a tokenizer that is trained here needs datasets in tokenizer_texts", "tokenizer")
     if tokenizer.kind == "train" and tokenizer.vocab_size < SMALLEST_VOCABULARY:

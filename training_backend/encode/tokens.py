@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
@@ -56,8 +56,10 @@ EXTRA_TOKENS = (
 )
 """Extra token k has id vocab_size + k. The first fourteen stand in the released order (allenai/molmo2, olmo/tokenizer.py)."""
 _SPELLED = re.compile("|".join(re.escape(name) for name in (*BASE_TOKENS, *EXTRA_TOKENS)))
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Where BPE may not merge: the expression of Qwen's tokenizers, in which every digit stands alone."""
+_NUMBERS = {"digits": r"\p{N}", "whole": r"\p{N}+(?:\.\p{N}+)?|[^\s\p{L}\p{N}]+ (?=\p{N})"}
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""Where BPE may not merge: the expression of Qwen's tokenizers, in which every digit stands alone, or numbers are whole. A space
+never belongs to a number: the second above a frame and the second in an answer must be one token."""
 
 
 class TokenizerError(ValueError):
@@ -190,8 +192,12 @@ def _library(path: Path, body: dict[str, Any]) -> _Library:
         raise TokenizerError(f"{path}: cannot be read by the `tokenizers` library: {error}") from None
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, out_folder: Path) -> None:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, out_folder: Path, numbers: Literal["digits", "whole"] = "digits"
+) -> None:
     """Train a byte-level BPE on `texts` and write its folder. Equal texts, in any order, give equal bytes.
+
+    `numbers` as in TokenizerConfig.
 
     No special token's spelling is learned as a word, however often texts hold it: a word and a special token of one spelling are
     told apart here, but not in the `tokenizers` library, which a published folder is read with. Where the texts offer fewer merges
@@ -200,8 +206,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out_folder: Path) -> 
     if vocab_size < 256 + len(BASE_TOKENS):
         raise TokenizerError(f"vocab_size is {vocab_size}; bytes and markers alone need {256 + len(BASE_TOKENS)}")
     library = _Library(models.BPE())
+    words = Regex(_WORDS.replace("NUMBERS", _NUMBERS[numbers]))
     library.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -259,13 +266,14 @@ def build_tokenizer(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
             text
             for store, many in zip(stores, read, strict=True)
             for number in range(many)
-            for text in row_texts(store.example(number))
+            for text in row_texts(store.example(number), config.coordinate_digits)
         ),
         config.vocab_size,
         out,
+        config.numbers,
     )
     made = Tokenizer(out)
-    sample = [text for store in stores if len(store) for text in row_texts(store.example(0))]
+    sample = [text for store in stores if len(store) for text in row_texts(store.example(0), config.coordinate_digits)]
     letters, ids = sum(map(len, sample)), sum(len(made.encode(text)) for text in sample)
     log(f"{letters / max(ids, 1):.2f} characters a token on the first rows")
     return {
@@ -274,9 +282,10 @@ def build_tokenizer(spec: RunSpec, out: Path, log: Callable[[str], None]) -> dic
     }
 
 
-def row_texts(example: Example) -> Iterator[str]:
-    """What a model reads and writes about a row: subtitles and every branch in words, questions from varying templates."""
-    wording = Wording("report", "report", 3)
+def row_texts(example: Example, digits: int = 3) -> Iterator[str]:
+    """What a model reads and writes about a row: subtitles and every branch in words, questions from varying templates, points
+    with `digits` decimals."""
+    wording = Wording("report", "report", digits)
     for media in example.media:
         yield from (line.text for line in media.subtitles)
     for number in range(len(example.branches)):

@@ -94,6 +94,11 @@ MISTAKES = {
     "table size": ("tokenizer: {vocab_size: 900}", 2, "tokenizer.vocab_size is 900, the base table of model tiny has 1024 rows"),
     "small table": ("tokenizer: {vocab_size: 200}", 2, "200 is too small: bytes and chat markers alone need 259"),
     "no texts": ("tokenizer_texts: []", None, "needs datasets in tokenizer_texts"),
+    "numbers of a pretrained one": (
+        f"tokenizer: {{kind: pretrained, repo: a/b, revision: {'a' * 40}, numbers: whole}}",
+        2,
+        "a pretrained tokenizer has its own way with numbers: write `numbers: digits`",
+    ),
     "pretrained without repo": ("tokenizer: {kind: pretrained}", 2, "a pretrained tokenizer needs its repo"),
     "rates": (
         "mixtures:\n  pretrain_mixture:\n    groups:\n      text: {rate: 0.2}",

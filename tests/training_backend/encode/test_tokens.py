@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -69,6 +70,24 @@ def test_extra_tokens_follow_the_base_table(tokenizer: Tokenizer) -> None:
 def test_digits_stand_alone(tokenizer: Tokenizer) -> None:
     digits = {tokenizer.encode(str(number))[0] for number in range(10)}
     assert [number in digits for number in tokenizer.encode("0.512")] == [True, False, True, True, True]
+
+
+@pytest.mark.parametrize("numbers", ["digits", "whole"])
+def test_numbers_are_digits_or_whole(tmp_path: Path, numbers: Literal["digits", "whole"]) -> None:
+    """The second above a frame and the second in an answer are one and the same token; text comes back as it was."""
+    texts = [f"{k / 10:.1f}, 0.{k}, 0.{9 - k}, {k}> at {k}.5: " for k in range(10)]
+    train_tokenizer(texts * 20, 400, tmp_path, numbers)
+    tokenizer = Tokenizer(tmp_path)
+    above, answer = tokenizer.encode("0.4"), tokenizer.encode(" 0.4, 0.7, 1>")
+    pieces = [tokenizer.decode([number]) for number in answer]
+    if numbers == "whole":
+        assert pieces == [" ", "0.4", ", ", "0.7", ", ", "1", ">"]
+        assert above == answer[1:2]
+    else:
+        assert pieces == [" ", "0", ".", "4", ",", " ", "0", ".", "7", ",", " ", "1", ">"]
+        assert above == answer[1:4]
+    for text in (" 0.4, 0.7, 1>", "1,234.5 x 3. Then -2 (7) 0.4.5", "²½ ٣.٤, ٥"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_ids_that_stand_for_nothing_are_shown(tokenizer: Tokenizer) -> None:
@@ -169,6 +188,9 @@ def test_the_run_kind_reads_validated_sets(tmp_path: Path) -> None:
     assert len(Tokenizer(tmp_path / "out").encode("A large red square is at the top left.")) < 25
     assert said
     build_tokenizer(spec, tmp_path / "again", said.append)
+    settings = {"config": {"kind": "train", "vocab_size": 420, "numbers": "whole", "coordinate_digits": 1}}
+    build_tokenizer(RunSpec(kind="tokenizer", identity=settings, inputs=spec.inputs), tmp_path / "whole", said.append)
+    assert len(Tokenizer(tmp_path / "whole").encode("0.5")) == 1 < len(Tokenizer(tmp_path / "out").encode("0.5"))
     for name in (TOKENIZER_FILE, SPECIALS_FILE):
         assert file_sha256(tmp_path / "out" / name) == file_sha256(tmp_path / "again" / name)
 
