@@ -6,7 +6,7 @@ gradients, which the strategy adds up (`strategies.py`), and what the sums mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -26,11 +26,21 @@ class Ranks:
 
     def host_sum(self, values: Sequence[float]) -> list[float]:
         """Sums over ranks, in float64."""
+        return self.begin_host_sum(values)()
+
+    def begin_host_sum(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """The same, begun: what comes back waits for the other ranks when it is called, so that work can be done meanwhile."""
         if self.world == 1:
-            return list(values)
+            return lambda: list(values)
         sums = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(sums, group=self._hosts)
-        return [float(value) for value in sums]
+        work = dist.all_reduce(sums, group=self._hosts, async_op=True)
+
+        def wait() -> list[float]:
+            assert work is not None
+            work.wait()
+            return [float(value) for value in sums]
+
+        return wait
 
     def any(self, flag: bool) -> bool:
         """Whether it holds on some rank."""

@@ -168,13 +168,14 @@ def _accumulate(plan: TrainPlan, fabric: Fabric, module: _FabricModule, group: l
     ranks, size = run.ranks, plan.execution.micro_batch
     loss = torch.zeros((), device=fabric.device)
     by_task, weight_by_task = (torch.zeros(len(TASKS), device=fabric.device) for _ in range(2))
-    # Known before the first backward. Where it is 0 the loss is 0/0, which the guard refuses.
-    [weight] = ranks.host_sum([sum(float(batch.loss_weight.sum(dtype=np.float64)) for batch in group)])
+    # Needed for the first backward only: a rank whose data came late has the first forward to catch up.
+    weights = ranks.begin_host_sum([sum(float(batch.loss_weight.sum(dtype=np.float64)) for batch in group)])
     for number, batch in enumerate(group):
         tensors = {name: torch.from_numpy(getattr(batch, name)).to(fabric.device) for name in TensorBatch.__slots__}
         pack = step * plan.stage.global_batch + (number * ranks.world + ranks.rank) * size
         with fabric.no_backward_sync(module, enabled=number + 1 < len(group)):
             total, task_loss, task_weight = module(tensors, dropout_seeds(plan.stage.seed, pack, len(batch.tokens)))
+            [weight] = weights()  # where it is 0 the loss is 0/0, which the guard refuses
             fabric.backward(total / weight)
         loss += total.detach() / weight
         by_task += task_loss
