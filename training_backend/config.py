@@ -140,7 +140,7 @@ class EncodeConfig(Config, frozen=True, kw_only=True):
     frame_rate: float = 2.0
     sampler: Literal["uniform_last_frame", "transformers"] = "uniform_last_frame"
     max_images: int = 5
-    coordinate_digits: int = 3
+    coordinate_digits: Annotated[int, msgspec.Meta(ge=1, le=6)] = 3
     oversized: Literal["refuse", "fewer_frames", "coarser_pooling"] = "fewer_frames"
     normalise: Literal["signed_unit"] = "signed_unit"
 
@@ -225,7 +225,7 @@ class TokenizerConfig(Config, frozen=True, kw_only=True):
     kind: Literal["train", "pretrained"]
     vocab_size: int = 1024
     numbers: Literal["digits", "whole"] = "digits"
-    coordinate_digits: int = 3
+    coordinate_digits: Annotated[int, msgspec.Meta(ge=1, le=6)] = 3
     repo: str | None = None
     revision: str | None = None
 

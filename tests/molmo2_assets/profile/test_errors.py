@@ -91,6 +91,8 @@ MISTAKES = {
     ),
     "context parallel": ("stages:\n  sft: {context_parallel: 3}", 3, "context_parallel 3 does not divide the 4 heads"),
     "processes": ("execution:\n  train: {processes: 3}", 3, "global_batch 4 of pretrain is no multiple of 3 groups"),
+    "decimals read": ("tokenizer: {coordinate_digits: -1}", 2, "tokenizer.coordinate_digits: expected int >= 1"),
+    "decimals written": ("stage_defaults:\n  encode: {coordinate_digits: 0}", 3, "coordinate_digits: expected int >= 1"),
     "table size": ("tokenizer: {vocab_size: 900}", 2, "tokenizer.vocab_size is 900, the base table of model tiny has 1024 rows"),
     "small table": ("tokenizer: {vocab_size: 200}", 2, "200 is too small: bytes and chat markers alone need 259"),
     "no texts": ("tokenizer_texts: []", None, "needs datasets in tokenizer_texts"),
