@@ -31,7 +31,7 @@ peers: ## .venv-peers with the pinned libraries that some benchmarks measure bes
 demo: $(STAMP) ## the whole graph at demo size, then a summary
 	@$(ENV) && molmo2 demo
 
-learn: $(STAMP) ## the demo trained longer: the figures of the scoreboard (about twenty minutes on two cores)
+learn: $(STAMP) ## the demo trained longer: the figures of the scoreboard (about a quarter of an hour on two cores)
 	@export MOLMO2_PROFILE=learn && $(ENV) && molmo2 demo
 
 test: $(STAMP) ## the tests

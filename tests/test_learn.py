@@ -1,6 +1,6 @@
 """What the whole is for: after the third stage of `make learn` the scoreboard shows a model that looks.
 
-Belongs here: the claim, on held-out pictures and films. Takes about twenty minutes.
+Belongs here: the claim, on held-out pictures and films. Takes about a quarter of an hour.
 """
 
 from __future__ import annotations
